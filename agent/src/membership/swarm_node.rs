@@ -152,7 +152,6 @@ impl SwarmNode {
                 &config.socket,
             ))
             .with_shim(around.shim.as_deref())
-            .with_containers(around.engine.clone(), around.volumes.clone()),
             .with_containers(around.engine.clone(), around.volumes.clone())
             .keeping_memory_in(config.run_dir.join("tasks")),
             images: around.images.clone(),

@@ -13,7 +13,7 @@ pub(crate) struct EventsArgs {
     /// End at this moment
     #[arg(long, value_name = "TIME")]
     pub(crate) until: Option<String>,
-    /// Which: keys are type, event, scope, node, network, service and task.
+    /// Which: keys are type, event, scope, node, network, service, task, secret and config.
     #[command(flatten)]
     pub(crate) filter: FilterArgs,
     /// `json`, or a Go template such as '{{.Type}} {{.Action}}'

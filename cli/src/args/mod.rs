@@ -17,6 +17,8 @@ mod moment;
 mod mount;
 mod network;
 mod node;
+mod payload;
+mod payload_file;
 mod ping;
 mod placement;
 mod publish;
@@ -47,6 +49,8 @@ pub(crate) use moment::parse_moment;
 pub(crate) use mount::{change_mounts, parse_mount};
 pub(crate) use network::{NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, PeerCommand};
 pub(crate) use node::{NodeCommand, NodeUpdateArgs};
+pub(crate) use payload::{PayloadCommand, PayloadCreateArgs};
+pub(crate) use payload_file::{PayloadArgs, PayloadChangeArgs};
 pub(crate) use ping::PingArgs;
 pub(crate) use placement::{PlacementArgs, PlacementUpdateArgs, ResourceArgs};
 pub(crate) use publish::{PortList, parse_publish};
@@ -121,6 +125,12 @@ pub(crate) enum Command {
     /// Check and show stacks, which are files of services
     #[command(subcommand)]
     Stack(StackCommand),
+    /// Keep secrets, which tasks see as files and nobody is shown again
+    #[command(subcommand)]
+    Secret(PayloadCommand),
+    /// Keep configs, which tasks see as files
+    #[command(subcommand)]
+    Config(PayloadCommand),
     /// Make, show and remove volumes of nodes
     #[command(subcommand)]
     Volume(VolumeCommand),
@@ -167,8 +177,8 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// True of commands that show nodes, networks, services or tasks, or write a backup, and change
-    /// nothing.
+    /// True of commands that show nodes, networks, services, tasks, secrets or configs, or write a
+    /// backup, and change nothing.
     #[must_use]
     pub(crate) fn shows_the_swarm(&self) -> bool {
         match self {
@@ -191,6 +201,7 @@ impl Command {
                 command,
                 ServiceCommand::Ls { .. } | ServiceCommand::Ps(_) | ServiceCommand::Inspect(_)
             ),
+            Self::Secret(command) | Self::Config(command) => command.only_shows(),
             Self::Task(TaskCommand::Inspect(_)) => true,
             _ => false,
         }

@@ -42,7 +42,10 @@ pub(crate) fn parse_mount(text: &str) -> Result<Mount, String> {
 }
 
 /// The fields of one record, as Go's `encoding/csv` reads them.
-fn fields(text: &str) -> Result<Vec<String>, String> {
+///
+/// # Errors
+/// It is empty, or a quote stands where none can.
+pub(super) fn fields(text: &str) -> Result<Vec<String>, String> {
     if text.is_empty() {
         return Err("value is empty".to_owned());
     }

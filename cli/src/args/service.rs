@@ -11,9 +11,9 @@ use super::task::{
 };
 use super::{
     AttemptArgs, ConnectionArgs, ContainerArgs, ContainerListArgs, FilterArgs, FormatArgs,
-    HealthArgs, InspectArgs, LogsArgs, PlacementArgs, PlacementUpdateArgs, PolicyArgs, PortList,
-    RegistryArgs, ResourceArgs, TaskChangeArgs, TaskListArgs, parse_attachment, parse_duration_ms,
-    parse_key_value, parse_mount, parse_publish,
+    HealthArgs, InspectArgs, LogsArgs, PayloadArgs, PlacementArgs, PlacementUpdateArgs, PolicyArgs,
+    PortList, RegistryArgs, ResourceArgs, TaskChangeArgs, TaskListArgs, parse_attachment,
+    parse_duration_ms, parse_key_value, parse_mount, parse_publish,
 };
 
 /// `weft service …`
@@ -118,6 +118,9 @@ pub(crate) struct ServiceCreateArgs {
     /// What the tasks see besides the image: type=volume|bind|tmpfs,source=S,target=T[,readonly][,…]; may be repeated
     #[arg(long = "mount", value_name = "MOUNT", value_parser = parse_mount)]
     pub(crate) mounts: Vec<Mount>,
+    /// What they see of what the swarm keeps.
+    #[command(flatten)]
+    pub(crate) payloads: PayloadArgs,
     /// Label; may be repeated
     #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = parse_key_value)]
     pub(crate) labels: Vec<(String, String)>,

@@ -14,8 +14,8 @@ use super::task::{
     EndpointModeArg, RestartArg, parse_capability, parse_no_new_privileges, parse_stop_signal,
 };
 use super::{
-    ContainerArgs, ContainerUpdateArgs, RegistryArgs, parse_attachment, parse_duration_ms,
-    parse_key_value, parse_mount,
+    ContainerArgs, ContainerUpdateArgs, PayloadChangeArgs, RegistryArgs, parse_attachment,
+    parse_duration_ms, parse_key_value, parse_mount,
 };
 
 /// How tasks are replaced; what is not given stays, or is the default of a new service.
@@ -195,6 +195,9 @@ pub(crate) struct TaskChangeArgs {
     /// Mount to take away, by its target; may be repeated
     #[arg(long, value_name = "TARGET")]
     pub(crate) mount_rm: Vec<String>,
+    /// Secrets and configs.
+    #[command(flatten)]
+    pub(crate) payloads: PayloadChangeArgs,
     /// Label to set; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_key_value)]
     pub(crate) label_add: Vec<(String, String)>,

@@ -63,7 +63,13 @@ mod tests {
             let (reader, writer) = shared();
             completion(whole(&[]), shell, &mut Printer::to(writer)).unwrap();
             let script = reader.text();
-            for word in ["service", "publish-add", "doctor", "join-token"] {
+            for word in [
+                "service",
+                "publish-add",
+                "secret-add",
+                "doctor",
+                "join-token",
+            ] {
                 assert!(script.contains(word), "{shell:?} lacks {word}");
             }
             for word in ["lab-enter", "demo-http"] {

@@ -14,8 +14,8 @@ use crate::args::{EventsArgs, FormatArgs, parse_moment};
 use crate::output::{Listing, Printer, complain, shown};
 
 /// Keys of `--filter`.
-const KEYS: [&str; 7] = [
-    "type", "event", "scope", "node", "network", "service", "task",
+const KEYS: [&str; 9] = [
+    "type", "event", "scope", "node", "network", "service", "task", "secret", "config",
 ];
 
 pub(super) async fn run(
@@ -196,6 +196,8 @@ fn is_asked_for(event: &Event, filters: &[(String, String)]) -> bool {
         },
         "network" => event.kind == EventKind::Network && itself(value),
         "task" => event.kind == EventKind::Task && itself(value),
+        "secret" => event.kind == EventKind::Secret && itself(value),
+        "config" => event.kind == EventKind::Config && itself(value),
         _ => false,
     };
     KEYS.iter().all(|key| {
@@ -308,6 +310,12 @@ mod tests {
         assert_eq!(kept(&[("node", "node1")]), [true, false]);
         assert_eq!(kept(&[("service", "web")]), [false, true]);
         assert_eq!(kept(&[("task", "t"), ("scope", "swarm")]), [false, true]);
+        let said = [("name", "app.conf")];
+        let config = event(EventKind::Config, EventAction::Create, "c1", &said);
+        let is =
+            |key: &str, value: &str| is_asked_for(&config, &[(key.to_owned(), value.to_owned())]);
+        assert!(is("config", "app.conf") && is("config", "c") && is("type", "config"));
+        assert!(!is("secret", "app.conf") && !is("config", "app") && !is("type", "secret"));
         let unknown = [("image".to_owned(), "x".to_owned())];
         let error = check_filters(&unknown).unwrap_err().to_string();
         assert!(error.starts_with("invalid filter 'image': there is type, event"));

@@ -22,6 +22,7 @@ mod network;
 mod node;
 mod node_pretty;
 mod paths;
+mod payload;
 mod peer;
 mod ping;
 mod pinning;
@@ -46,6 +47,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use serde_json::Value;
 use weft_client::{Client, Refused};
+use weft_model::objects::PayloadKind;
 
 use crate::args::{Cli, Command, InspectArgs};
 use crate::demo;
@@ -72,6 +74,12 @@ pub fn run(cli: Cli, more: &[MoreCommand], out: &mut Printer) -> anyhow::Result<
         Command::Network(command) => block_on(network::run(&client()?, command, out)),
         Command::Service(command) => block_on(service::run(&client()?, command, out)),
         Command::Stack(command) => stack::run(&command, out),
+        Command::Secret(command) => {
+            block_on(payload::run(&client()?, PayloadKind::Secret, command, out))
+        }
+        Command::Config(command) => {
+            block_on(payload::run(&client()?, PayloadKind::Config, command, out))
+        }
         Command::Volume(command) => block_on(volume::run(&client()?, command, out)),
         Command::Task(command) => block_on(tasks::run(&client()?, command, out)),
         Command::Image(command) => block_on(image::run(&client()?, command, out)),

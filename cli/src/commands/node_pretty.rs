@@ -73,7 +73,7 @@ fn pretty(row: &NodeRow) -> String {
 }
 
 /// As Go prints a time, in lower case.
-fn moment(unix_ms: u64) -> String {
+pub(super) fn moment(unix_ms: u64) -> String {
     let ms = i64::try_from(unix_ms).unwrap_or(i64::MAX);
     let moment = Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX);
     moment

@@ -1,6 +1,7 @@
 //! Paths of objects in the node API (`weft_model::api`).
 
 use weft_client::segment;
+use weft_model::objects::PayloadKind;
 
 /// Of a service.
 pub(super) fn service(name: &str) -> String {
@@ -15,6 +16,19 @@ pub(super) fn tasks(service_name: &str) -> String {
 /// Of a volume.
 pub(super) fn volume(name: &str) -> String {
     format!("/v1/volumes/{}", segment(name))
+}
+
+/// Of all secrets, or of all configs.
+pub(super) fn payloads(kind: PayloadKind) -> &'static str {
+    match kind {
+        PayloadKind::Secret => "/v1/secrets",
+        PayloadKind::Config => "/v1/configs",
+    }
+}
+
+/// Of a secret or a config.
+pub(super) fn payload(kind: PayloadKind, name: &str) -> String {
+    format!("{}/{}", payloads(kind), segment(name))
 }
 
 /// Of a network.

@@ -186,6 +186,7 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
     };
     args.container.apply(&mut container)?;
     args.lists.apply(&mut container);
+    args.payloads.apply(&mut container)?;
     let restart = RestartPolicy {
         condition: args.restart_condition.into(),
         delay: Duration::from_millis(args.restart_delay),

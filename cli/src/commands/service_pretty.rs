@@ -8,8 +8,8 @@ use serde::Serialize;
 use weft_client::{Client, Refused};
 use weft_model::api::ServiceDetail;
 use weft_model::objects::{
-    ContainerSpec, HealthConfig, Mount, Network, Placement, ResourceRequirements, ServiceMode,
-    UpdateConfig, UpdateStatus,
+    ContainerSpec, HealthConfig, Mount, Network, PayloadKind, Placement, ResourceRequirements,
+    ServiceMode, UpdateConfig, UpdateStatus,
 };
 
 use crate::commands::finish;
@@ -260,6 +260,7 @@ fn container(container: &ContainerSpec, lines: &mut Vec<String>) {
     }
     kernel(container, lines);
     mounts(&container.mounts, lines);
+    payloads(container, lines);
 }
 
 /// What the kernel is asked for.
@@ -294,6 +295,24 @@ fn mounts(mounts: &[Mount], lines: &mut Vec<String>) {
     }
 }
 
+/// The secrets and configs that it sees as files.
+fn payloads(container: &ContainerSpec, lines: &mut Vec<String>) {
+    for (heading, kind) in [
+        ("Configs:", PayloadKind::Config),
+        ("Secrets:", PayloadKind::Secret),
+    ] {
+        let used = container.payloads().filter(|one| one.kind == kind);
+        let used: Vec<_> = used.collect();
+        if !used.is_empty() {
+            lines.push(heading.to_owned());
+        }
+        for one in used {
+            lines.push(format!(" Target:\t{}", shown(&one.file.name)));
+            lines.push(format!("  Source:\t{}", shown(one.name)));
+        }
+    }
+}
+
 /// Those that it has, with the numbers that it was given.
 fn ports(detail: &ServiceDetail, lines: &mut Vec<String>) {
     let ports = &detail.service.endpoint.ports;
@@ -319,8 +338,9 @@ mod tests {
 
     use weft_model::api::ServiceStatus;
     use weft_model::objects::{
-        EndpointSpec, Meta, NetworkAttachmentSpec, PortSpec, ResourceLimits, Service,
-        ServiceEndpoint, ServiceSpec, TaskSpec, Ulimit, UpdateState, Version,
+        ConfigReference, EndpointSpec, Meta, NetworkAttachmentSpec, PayloadFile, PortSpec,
+        ResourceLimits, SecretReference, Service, ServiceEndpoint, ServiceSpec, TaskSpec, Ulimit,
+        UpdateState, Version,
     };
 
     use super::*;
@@ -328,6 +348,10 @@ mod tests {
     #[test]
     fn a_container_is_shown_as_docker_shows_it() {
         let text = |text: &str| text.to_owned();
+        let file = |name: &str| PayloadFile {
+            name: text(name),
+            ..PayloadFile::default()
+        };
         let image = format!("nginx:1.27@sha256:{}", "0".repeat(64));
         let shown = ContainerSpec {
             image: image.clone(),
@@ -346,6 +370,16 @@ mod tests {
                 source: text("v"),
                 target: text("/v"),
                 ..Mount::default()
+            }],
+            secrets: vec![SecretReference {
+                file: file("key"),
+                name: text("key-2"),
+                ..SecretReference::default()
+            }],
+            configs: vec![ConfigReference {
+                file: file("/etc/app.conf"),
+                name: text("app"),
+                ..ConfigReference::default()
             }],
             ..ContainerSpec::default()
         };
@@ -369,6 +403,12 @@ mod tests {
             "  Source:\tv",
             "  ReadOnly:\tfalse",
             "  Type:\t\tvolume",
+            "Configs:",
+            " Target:\t/etc/app.conf",
+            "  Source:\tapp",
+            "Secrets:",
+            " Target:\tkey",
+            "  Source:\tkey-2",
         ];
         assert_eq!(lines, wanted);
     }

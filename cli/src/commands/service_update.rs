@@ -274,6 +274,7 @@ pub(super) fn change(
         &change.mount_add,
         &change.mount_rm,
     )?;
+    change.payloads.apply(&mut task.container)?;
     args.attempts.apply(&mut task.restart);
     task.resources = args.resources.over(task.resources);
     task.container.health = args.health.over(task.container.health.take())?;

@@ -28,9 +28,15 @@ pub(crate) fn human_duration(d: Duration) -> String {
 /// the manager's shows as no time at all.
 #[must_use]
 pub(crate) fn ago(since_ms: u64, now: Timestamp) -> String {
+    capital_ago(since_ms, now).to_lowercase()
+}
+
+/// The same as docker's tables of secrets and configs have it: "About an hour ago".
+#[must_use]
+pub(crate) fn capital_ago(since_ms: u64, now: Timestamp) -> String {
     let now_ms = u64::try_from(now.as_millisecond()).unwrap_or(0);
     let passed = Duration::from_millis(now_ms.saturating_sub(since_ms));
-    format!("{} ago", human_duration(passed).to_lowercase())
+    format!("{} ago", human_duration(passed))
 }
 
 #[cfg(test)]
@@ -63,5 +69,6 @@ mod tests {
         let now = Timestamp::from_millisecond(10_000).unwrap();
         assert_eq!(ago(4_000, now), "6 seconds ago");
         assert_eq!(ago(99_000, now), "less than a second ago");
+        assert_eq!(capital_ago(99_000, now), "Less than a second ago");
     }
 }

@@ -8,7 +8,7 @@ mod template;
 mod terminal;
 mod wrap;
 
-pub(crate) use ago::ago;
+pub(crate) use ago::{ago, capital_ago};
 pub(crate) use amounts::{bytes, duration, size};
 pub(crate) use filters::{Filters, Key, Match};
 pub use listing::Listing;

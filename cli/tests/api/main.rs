@@ -10,6 +10,7 @@ mod images;
 mod inspect;
 mod lock;
 mod nodes;
+mod payloads;
 mod volumes;
 
 use std::cell::RefCell;
