@@ -7,7 +7,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::name;
-use crate::zone::{Holder, NetworkZone, OwnerKind, ServicePort, Tier, Zone};
+use crate::zone::{Claim, Holder, NetworkZone, OwnerKind, Scope, ServicePort, Tier, Zone};
 
 /// How a service's own name resolves (`--endpoint-mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,14 +26,20 @@ pub struct ServiceNames {
     pub name: String,
     /// Stack that it belongs to.
     pub stack: Option<String>,
-    /// Further names: the short name in its stack, `--network name=…,alias=…`.
+    /// Further names: `--network name=…,alias=…`, the short name on networks of its own stack.
     pub aliases: Vec<String>,
-    /// What `name` and `aliases` resolve to.
+    /// Further names that members of its stack alone are told: the short name on networks that
+    /// several stacks share. Without a stack nobody is.
+    pub stack_aliases: Vec<String>,
+    /// What `name` and the aliases resolve to.
     pub mode: ResolutionMode,
     /// Virtual addresses on this network.
     pub vips: Vec<IpAddr>,
-    /// Addresses on this network of the tasks that are ready.
+    /// Addresses on this network of the tasks that are ready, or count as such.
     pub tasks: Vec<IpAddr>,
+    /// Addresses on this network of its other tasks, those that start or drain: `all-tasks.` names
+    /// have them as well.
+    pub other_tasks: Vec<IpAddr>,
     /// Ports for SRV queries.
     pub ports: Vec<ServicePort>,
 }
@@ -102,8 +108,8 @@ impl ZoneBuilder {
         self
     }
 
-    /// Adds a service with its `tasks.` names and, for its virtual addresses, PTR. Names that DNS
-    /// cannot carry are left out, and listed in [`refused`](Self::refused).
+    /// Adds a service with its `tasks.` and `all-tasks.` names and, for its virtual addresses, PTR.
+    /// Names that DNS cannot carry are left out, and listed in [`refused`](Self::refused).
     ///
     /// # Errors
     /// The network is not known.
@@ -166,8 +172,8 @@ impl ZoneBuilder {
 
     fn add(&mut self, network: &str, claims: Claims) -> Result<&mut Self, UnknownNetwork> {
         let zone = self.network_mut(network)?;
-        for (name, tier, holder) in claims.names {
-            zone.names.change(name, |entry| entry.add((tier, holder)));
+        for (name, claim) in claims.names {
+            zone.names.change(name, |entry| entry.add(claim));
         }
         for (ip, kind, name) in claims.reverse {
             zone.reverse.change(ip, |owners| owners.add((kind, name)));
@@ -178,9 +184,8 @@ impl ZoneBuilder {
 
     fn remove(&mut self, network: &str, claims: Claims) -> Result<&mut Self, UnknownNetwork> {
         let zone = self.network_mut(network)?;
-        for (name, tier, holder) in claims.names {
-            zone.names
-                .change(name, |entry| entry.remove(&(tier, holder)));
+        for (name, claim) in claims.names {
+            zone.names.change(name, |entry| entry.remove(&claim));
         }
         for (ip, kind, name) in claims.reverse {
             zone.reverse
@@ -216,7 +221,7 @@ impl ZoneBuilder {
 struct Claims {
     /// Kind and own name of the object.
     owner: String,
-    names: Vec<(String, Tier, Arc<Holder>)>,
+    names: Vec<(String, Claim)>,
     reverse: Vec<(IpAddr, OwnerKind, Arc<str>)>,
     bad: Vec<BadName>,
 }
@@ -233,27 +238,40 @@ impl Claims {
 
     fn of_service(service: &ServiceNames) -> Self {
         let mut this = Self::of(format!("service {}", service.name));
-        let holder = |addresses: &[IpAddr]| {
+        let holder = |addresses: &[IpAddr], others: &[IpAddr]| {
             Arc::new(Holder {
-                stack: service.stack.clone(),
-                addresses: addresses.to_vec(),
-                ports: service.ports.clone(),
+                stack: service.stack.as_deref().map(Into::into),
+                addresses: addresses.into(),
+                others: others.into(),
+                ports: service.ports.as_slice().into(),
             })
         };
-        let tasks = holder(&service.tasks);
+        let tasks = holder(&service.tasks, &service.other_tasks);
         let own = match service.mode {
-            ResolutionMode::Vip => holder(&service.vips),
+            ResolutionMode::Vip => holder(&service.vips, &[]),
             ResolutionMode::Dnsrr => Arc::clone(&tasks),
         };
         let name = this.checked(&service.name);
         this.own(name.as_deref(), &service.vips, OwnerKind::Service);
-        let names = name.into_iter().map(|name| (name, Tier::ServiceName));
-        let aliases = this.checked_all(&service.aliases);
-        let aliases = aliases.into_iter().map(|a| (a, Tier::ServiceAlias));
-        for (claim, tier) in names.chain(aliases) {
-            let each = (format!("tasks.{claim}"), tier, Arc::clone(&tasks));
+        let names = name.into_iter();
+        let names = names.map(|name| (name, Tier::ServiceName, Scope::Everybody));
+        let aliases = this.checked_all(&service.aliases).into_iter();
+        let aliases = aliases.map(|a| (a, Tier::ServiceAlias, Scope::Everybody));
+        let inside = match service.stack {
+            Some(_) => this.checked_all(&service.stack_aliases),
+            None => Vec::new(),
+        };
+        let inside = inside.into_iter();
+        let inside = inside.map(|a| (a, Tier::ServiceAlias, Scope::Stack));
+        for (name, tier, scope) in names.chain(aliases).chain(inside) {
+            let claim = |holder: &Arc<Holder>| Claim {
+                tier,
+                holder: Arc::clone(holder),
+                scope,
+            };
+            let each = (format!("tasks.{name}"), claim(&tasks));
             this.names.push(each);
-            this.names.push((claim, tier, Arc::clone(&own)));
+            this.names.push((name, claim(&own)));
         }
         this
     }
@@ -261,9 +279,10 @@ impl Claims {
     fn of_endpoint(endpoint: &EndpointNames) -> Self {
         let mut this = Self::of(format!("endpoint {}", endpoint.name));
         let holder = Arc::new(Holder {
-            stack: endpoint.stack.clone(),
-            addresses: endpoint.ips.clone(),
-            ports: Vec::new(),
+            stack: endpoint.stack.as_deref().map(Into::into),
+            addresses: endpoint.ips.as_slice().into(),
+            others: Box::default(),
+            ports: Box::default(),
         });
         let name = this.checked(&endpoint.name);
         this.own(name.as_deref(), &endpoint.ips, OwnerKind::Endpoint);
@@ -272,8 +291,13 @@ impl Claims {
         let aliases = aliases.into_iter().map(|a| (a, Tier::EndpointAlias));
         let hostnames = this.checked_all(&endpoint.hostnames);
         let hostnames = hostnames.into_iter().map(|host| (host, Tier::Hostname));
-        for (claim, tier) in names.chain(aliases).chain(hostnames) {
-            this.names.push((claim, tier, Arc::clone(&holder)));
+        for (name, tier) in names.chain(aliases).chain(hostnames) {
+            let claim = Claim {
+                tier,
+                holder: Arc::clone(&holder),
+                scope: Scope::Everybody,
+            };
+            this.names.push((name, claim));
         }
         this
     }

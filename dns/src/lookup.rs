@@ -1,11 +1,12 @@
-//! Who a queried name is, seen from one client: the order of Swarm's `ResolveName`.
+//! Who a queried name is, seen from one client: the order of Swarm's `ResolveName`, gone through
+//! for the client's own stack first.
 
 use std::net::IpAddr;
 
 use hickory_proto::rr::Name;
 
 use crate::name;
-use crate::zone::{ClientView, Entry, NetworkZone, Zone};
+use crate::zone::{ClientView, Entry, Holder, NetworkZone, Whose, Zone};
 
 /// What a name stands for.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,11 +33,11 @@ pub(crate) struct Target {
 ///
 /// `outside` says whether a name that we do not hold could be asked elsewhere.
 pub(crate) fn addresses(zone: &Zone, client: &ClientView, spelling: &str, outside: bool) -> Found {
-    match entry(zone, client, spelling) {
-        Some((_, entry)) => {
+    match hit(zone, client, spelling) {
+        Some(hit) => {
             let mut addresses = Vec::new();
-            for holder in entry.holders_for(client.stack.as_deref()) {
-                for ip in &holder.addresses {
+            for holder in hit.entry.holders(hit.whose) {
+                for ip in hit.addresses(holder) {
                     if !addresses.contains(ip) {
                         addresses.push(*ip);
                     }
@@ -83,12 +84,13 @@ pub(crate) fn service_targets(
     let port = parts.next()?.strip_prefix('_')?;
     let protocol = parts.next()?.strip_prefix('_')?;
     let service = parts.next()?;
-    let (network, entry) = entry(zone, client, service)?;
+    let hit = hit(zone, client, service)?;
+    let network = hit.network;
     // The name of a service stands for all its tasks; `tasks.` lists them one by one.
-    let each_task = service.starts_with("tasks.");
+    let each_task = hit.all || hit.name.starts_with("tasks.");
     let mut targets = Vec::new();
     let mut known_port = false;
-    for holder in entry.holders_for(client.stack.as_deref()) {
+    for holder in hit.entry.holders(hit.whose) {
         let wanted = holder.ports.iter().find(|known| {
             known.protocol.eq_ignore_ascii_case(protocol)
                 && (known
@@ -109,17 +111,14 @@ pub(crate) fn service_targets(
             }
         };
         if each_task {
-            for ip in &holder.addresses {
+            // A task without a name of its own, as those have that are not ready, is no target.
+            for ip in hit.addresses(holder) {
                 if let Some(owner) = network.owner_of(ip) {
                     add(owner, vec![*ip]);
                 }
             }
         } else if !holder.addresses.is_empty() {
-            let bare = network
-                .bare(service)
-                .filter(|bare| network.names.get(*bare).is_some())
-                .unwrap_or(service);
-            add(bare, holder.addresses.clone());
+            add(hit.name, holder.addresses.to_vec());
         }
     }
     Some(if known_port {
@@ -129,22 +128,61 @@ pub(crate) fn service_targets(
     })
 }
 
-/// The claim on `spelling`: whole on any attached network, then split at each dot from the right
-/// into a name and the name of an attached network.
-fn entry<'z>(
-    zone: &'z Zone,
-    client: &'z ClientView,
-    spelling: &str,
-) -> Option<(&'z NetworkZone, &'z Entry)> {
-    attached(zone, client)
-        .find_map(|network| Some((network, network.names.get(spelling)?)))
-        .or_else(|| {
-            splits(spelling).find_map(|(left, right)| {
-                attached(zone, client)
-                    .filter(|network| network.is_named(right))
-                    .find_map(|network| Some((network, network.names.get(left)?)))
-            })
+/// A name that somebody has.
+struct Hit<'z, 'q> {
+    network: &'z NetworkZone,
+    /// The name on that network.
+    name: &'q str,
+    entry: &'z Entry,
+    /// The claims of it that count.
+    whose: Whose<'z>,
+    /// It is that of all tasks, and `entry` that of `tasks.`.
+    all: bool,
+}
+
+impl<'z, 'q> Hit<'z, 'q> {
+    /// `name` on `network`, where a claim counts.
+    fn on(network: &'z NetworkZone, name: &'q str, whose: Whose<'z>) -> Option<Self> {
+        let known = |name: &str| network.names.get(name).filter(|entry| entry.is_for(whose));
+        let all = || {
+            let tasks = name.strip_prefix("all-")?;
+            known(tasks).filter(|_| tasks.starts_with("tasks."))
+        };
+        let (entry, all) = match known(name) {
+            Some(entry) => (entry, false),
+            None => (all()?, true),
+        };
+        Some(Self {
+            network,
+            name,
+            entry,
+            whose,
+            all,
         })
+    }
+
+    fn addresses<'h>(&self, holder: &'h Holder) -> impl Iterator<Item = &'h IpAddr> {
+        let others: &[IpAddr] = if self.all { &holder.others } else { &[] };
+        holder.addresses.iter().chain(others)
+    }
+}
+
+/// The claims on `spelling`: whole on any attached network, then split at each dot from the right
+/// into a name and the name of an attached network. Those of the client's stack come first, on all
+/// of its networks.
+fn hit<'z, 'q>(zone: &'z Zone, client: &'z ClientView, spelling: &'q str) -> Option<Hit<'z, 'q>> {
+    let own = client.stack.as_deref().map(Whose::Stack);
+    own.into_iter().chain([Whose::Everybody]).find_map(|whose| {
+        attached(zone, client)
+            .find_map(|network| Hit::on(network, spelling, whose))
+            .or_else(|| {
+                splits(spelling).find_map(|(left, right)| {
+                    attached(zone, client)
+                        .filter(|network| network.is_named(right))
+                        .find_map(|network| Hit::on(network, left, whose))
+                })
+            })
+    })
 }
 
 /// Names that a public domain could hold too are asked outside when there is an outside: a
@@ -153,6 +191,8 @@ fn unknown(zone: &Zone, client: &ClientView, spelling: &str, outside: bool) -> F
     let under_network = splits(spelling)
         .any(|(_, right)| attached(zone, client).any(|network| network.is_named(right)));
     let of_tasks = spelling
+        .strip_prefix("all-")
+        .unwrap_or(spelling)
         .strip_prefix("tasks.")
         .is_some_and(|rest| !rest.contains('.'));
     if (under_network || of_tasks) && !(outside && name::may_be_public(spelling)) {

@@ -41,8 +41,8 @@ pub struct ClientView {
     pub networks: Vec<String>,
     /// Every network is `--internal`: nothing is forwarded outside.
     pub internal_only: bool,
-    /// Stack of the sandbox. A short name that services of several stacks share on one network
-    /// then means the service of this stack.
+    /// Stack of the sandbox. A name that a service of this stack has on one of the networks is that
+    /// service's, whoever else has it on any of them.
     pub stack: Option<String>,
 }
 
@@ -84,19 +84,38 @@ impl NetworkZone {
             None => name::to_wire(owner),
         }
     }
-
-    /// A spelling without the network's name behind it.
-    pub(crate) fn bare<'n>(&self, spelling: &'n str) -> Option<&'n str> {
-        let before = spelling.strip_suffix(self.name.as_deref()?)?;
-        before.strip_suffix('.')
-    }
 }
 
 /// Everything that claims a name. What is told does not depend on who came first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// In order: the strongest tier comes first. One claim may be there several times.
-    claims: Vec<(Tier, Arc<Holder>)>,
+    claims: Vec<Claim>,
+}
+
+/// One claim of a name. In this order: what one holder claims in both scopes lies together.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Claim {
+    pub(crate) tier: Tier,
+    pub(crate) holder: Arc<Holder>,
+    pub(crate) scope: Scope,
+}
+
+/// Who is told of a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Scope {
+    Everybody,
+    /// The members of the holder's stack.
+    Stack,
+}
+
+/// Which claims count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose<'c> {
+    /// Those of this stack, which its members are told first.
+    Stack(&'c str),
+    /// Those that everybody is told.
+    Everybody,
 }
 
 /// Who wins when one name is claimed twice on a network; earlier is stronger. Claims of one tier
@@ -110,52 +129,52 @@ pub(crate) enum Tier {
     Hostname,
 }
 
-/// One claim of a name.
+/// What stands behind a name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Holder {
-    pub(crate) stack: Option<String>,
-    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) stack: Option<Box<str>>,
+    pub(crate) addresses: Box<[IpAddr]>,
+    /// What only `all-tasks.` names have besides.
+    pub(crate) others: Box<[IpAddr]>,
     /// Ports that SRV queries may ask for.
-    pub(crate) ports: Vec<ServicePort>,
+    pub(crate) ports: Box<[ServicePort]>,
 }
 
-impl Holder {
-    fn is_of(&self, stack: Option<&str>) -> bool {
-        self.stack.as_deref() == stack
+impl Claim {
+    fn counts(&self, whose: Whose<'_>) -> bool {
+        match whose {
+            Whose::Stack(stack) => self.holder.stack.as_deref() == Some(stack),
+            Whose::Everybody => self.scope == Scope::Everybody,
+        }
     }
 }
 
 impl Entry {
-    pub(crate) fn add(&mut self, claim: (Tier, Arc<Holder>)) {
+    pub(crate) fn add(&mut self, claim: Claim) {
         let at = self.claims.partition_point(|other| *other < claim);
         self.claims.insert(at, claim);
     }
 
-    pub(crate) fn remove(&mut self, claim: &(Tier, Arc<Holder>)) {
+    pub(crate) fn remove(&mut self, claim: &Claim) {
         if let Ok(at) = self.claims.binary_search(claim) {
             self.claims.remove(at);
         }
     }
 
-    /// Everything of the strongest tier, each once.
-    fn holders(&self) -> impl Iterator<Item = &Holder> {
-        let strongest = self.claims.first().map(|(tier, _)| *tier);
-        let mut last = None;
-        self.claims
-            .iter()
-            .take_while(move |(tier, _)| Some(*tier) == strongest)
-            .map(|(_, holder)| &**holder)
-            .filter(move |holder| last.replace(*holder) != Some(*holder))
+    /// True where one of the claims counts.
+    pub(crate) fn is_for(&self, whose: Whose<'_>) -> bool {
+        self.claims.iter().any(|claim| claim.counts(whose))
     }
 
-    /// The claims that count for a client: those of its own stack when there are any.
-    pub(crate) fn holders_for<'e>(
-        &'e self,
-        stack: Option<&'e str>,
-    ) -> impl Iterator<Item = &'e Holder> {
-        let own = stack.filter(|_| self.holders().any(|holder| holder.is_of(stack)));
-        self.holders()
-            .filter(move |holder| own.is_none() || holder.is_of(own))
+    /// Of the claims that count those of the strongest tier, each holder once.
+    pub(crate) fn holders<'e>(&'e self, whose: Whose<'e>) -> impl Iterator<Item = &'e Holder> {
+        let counting = self.claims.iter().filter(move |claim| claim.counts(whose));
+        let strongest = counting.clone().next().map(|claim| claim.tier);
+        let mut last: Option<&Holder> = None;
+        counting
+            .take_while(move |claim| Some(claim.tier) == strongest)
+            .map(|claim| &*claim.holder)
+            .filter(move |holder| last.replace(*holder) != Some(*holder))
     }
 }
 

@@ -8,12 +8,14 @@
 
 mod common;
 
+use std::net::IpAddr;
+
 use common::{UDP, addresses, ask, client, edns, ip, query, records, with_cookie, zone};
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
 use weft_dns::{
-    Answer, Ask, ClientView, DropCause, EndpointNames, LOCAL_TTL_SECS, Outcome, ServiceNames,
-    Transport, UnknownNetwork, ZoneBuilder, answer,
+    Answer, Ask, ClientView, DropCause, EndpointNames, LOCAL_TTL_SECS, Outcome, ResolutionMode,
+    ServiceNames, ServicePort, Transport, UnknownNetwork, Zone, ZoneBuilder, answer,
 };
 
 const A: RecordType = RecordType::A;
@@ -244,38 +246,309 @@ fn answers_are_short_lived_and_shuffled() {
     assert!(first.values().all(|&times| times > 60), "{first:?}");
 }
 
+/// Sorted addresses that a client of these networks and this stack hears; nothing when it is sent
+/// outside, and an error when the name does not exist.
+fn heard(
+    zone: &Zone,
+    (networks, stack): (&[&str], Option<&str>),
+    name: &str,
+) -> Option<Result<Vec<IpAddr>, ResponseCode>> {
+    let view = ClientView {
+        stack: stack.map(str::to_owned),
+        ..client(networks)
+    };
+    let bytes = query(name, A).to_vec().unwrap();
+    let Answer::Reply(reply) = answer(zone, &view, &bytes, UDP) else {
+        return None;
+    };
+    let reply = Message::from_vec(&reply.bytes).unwrap();
+    let mut found = records(&reply);
+    found.sort();
+    Some(match reply.metadata.response_code {
+        ResponseCode::NoError => Ok(found),
+        code => Err(code),
+    })
+}
+
+fn said(ips: &[&str]) -> Option<Result<Vec<IpAddr>, ResponseCode>> {
+    Some(Ok(ips.iter().map(|text| ip(text)).collect()))
+}
+
+/// A service of a stack with one virtual address.
+fn member(stack: &str, key: &str, vip: &str) -> ServiceNames {
+    ServiceNames {
+        name: format!("{stack}_{key}"),
+        stack: Some(stack.into()),
+        vips: vec![ip(vip)],
+        ..ServiceNames::default()
+    }
+}
+
 #[test]
 fn a_shared_alias_means_the_service_of_the_own_stack() {
     let mut builder = ZoneBuilder::new();
     builder.network("n", "shared");
     for (stack, vip) in [("a", "10.9.0.1"), ("b", "10.9.0.2")] {
         let service = ServiceNames {
-            name: format!("{stack}_web"),
-            stack: Some(stack.into()),
             aliases: vec!["web".into()],
-            vips: vec![ip(vip)],
-            ..ServiceNames::default()
+            ..member(stack, "web", vip)
         };
         builder.service("n", &service).unwrap();
     }
     let zone = builder.build();
-    let seen = |stack: Option<&str>| {
+    let seen = |stack| heard(&zone, (&["n"], stack), "web.");
+    assert_eq!(seen(Some("a")), said(&["10.9.0.1"]));
+    assert_eq!(seen(Some("b")), said(&["10.9.0.2"]));
+    assert_eq!(seen(Some("c")), said(&["10.9.0.1", "10.9.0.2"]));
+    assert_eq!(seen(None), said(&["10.9.0.1", "10.9.0.2"]));
+}
+
+#[test]
+fn a_short_name_on_a_shared_network_stays_inside_its_stack() {
+    let mut builder = ZoneBuilder::new();
+    builder.network("p", "proxy");
+    for (stack, vip, task) in [
+        ("a", "10.9.0.1", "10.9.0.11"),
+        ("b", "10.9.0.2", "10.9.0.12"),
+    ] {
+        let db = ServiceNames {
+            stack_aliases: vec!["db".into()],
+            tasks: vec![ip(task)],
+            ports: vec![ServicePort {
+                name: None,
+                port: 5432,
+                protocol: "tcp".into(),
+            }],
+            ..member(stack, "db", vip)
+        };
+        builder.service("p", &db).unwrap();
+    }
+    let zone = builder.build();
+    let seen = |stack, name| heard(&zone, (&["p"], stack), name);
+    for (stack, vip, task) in [
+        ("a", "10.9.0.1", "10.9.0.11"),
+        ("b", "10.9.0.2", "10.9.0.12"),
+    ] {
+        for name in ["db.", "DB.proxy."] {
+            assert_eq!(seen(Some(stack), name), said(&[vip]), "{name}");
+        }
+        for name in [
+            "tasks.db.",
+            "tasks.db.proxy.",
+            "all-tasks.db.",
+            "all-tasks.db.proxy.",
+        ] {
+            assert_eq!(seen(Some(stack), name), said(&[task]), "{name}");
+        }
+    }
+    // Of another stack or of none: nobody has these names. Full ones everybody has.
+    for stack in [None, Some("c"), Some("")] {
+        for name in ["db.", "db.proxy.", "tasks.db.", "all-tasks.db."] {
+            assert_eq!(seen(stack, name), None, "{name} for {stack:?}");
+        }
+        assert_eq!(seen(stack, "a_db."), said(&["10.9.0.1"]));
+        assert_eq!(seen(stack, "tasks.b_db.proxy."), said(&["10.9.0.12"]));
+    }
+    let srv = |stack: &str| {
         let view = ClientView {
-            stack: stack.map(str::to_owned),
-            ..client(&["n"])
+            stack: Some(stack.into()),
+            ..client(&["p"])
         };
-        let bytes = query("web.", A).to_vec().unwrap();
+        let bytes = query("_5432._tcp.db.", RecordType::SRV).to_vec().unwrap();
         let Answer::Reply(reply) = answer(&zone, &view, &bytes, UDP) else {
-            panic!("forwarded")
+            return None;
         };
-        let mut found = records(&Message::from_vec(&reply.bytes).unwrap());
-        found.sort();
-        found
+        let reply = Message::from_vec(&reply.bytes).unwrap();
+        assert_eq!(reply.answers.len(), 1);
+        match &reply.additionals[0].data {
+            RData::A(a) => Some(IpAddr::V4(a.0)),
+            other => panic!("{other}"),
+        }
     };
-    assert_eq!(seen(Some("a")), [ip("10.9.0.1")]);
-    assert_eq!(seen(Some("b")), [ip("10.9.0.2")]);
-    assert_eq!(seen(Some("c")), [ip("10.9.0.1"), ip("10.9.0.2")]);
-    assert_eq!(seen(None), [ip("10.9.0.1"), ip("10.9.0.2")]);
+    assert_eq!(srv("a"), Some(ip("10.9.0.1")));
+    assert_eq!(srv("b"), Some(ip("10.9.0.2")));
+    assert_eq!(srv("c"), None);
+}
+
+#[test]
+fn the_own_stack_wins_on_whatever_network_and_by_whatever_sort_of_name() {
+    let mut builder = ZoneBuilder::new();
+    builder.network("d", "a_default").network("p", "proxy");
+    let own = ServiceNames {
+        aliases: vec!["db".into()],
+        ..member("a", "db", "10.1.0.1")
+    };
+    builder.service("d", &own).unwrap();
+    let other = ServiceNames {
+        aliases: vec!["db".into()],
+        ..member("b", "db", "10.9.0.2")
+    };
+    builder.service("p", &other).unwrap();
+    let zone = builder.build();
+    for networks in [["d", "p"], ["p", "d"]] {
+        let seen = |stack, name| heard(&zone, (&networks, stack), name);
+        assert_eq!(seen(Some("a"), "db."), said(&["10.1.0.1"]));
+        // Who says where says whose.
+        assert_eq!(seen(Some("a"), "db.proxy."), said(&["10.9.0.2"]));
+        assert_eq!(seen(Some("b"), "db."), said(&["10.9.0.2"]));
+    }
+    // Whoever has no `db` of his own is told of the one that everybody is told of.
+    for stack in [None, Some("b"), Some("c")] {
+        assert_eq!(heard(&zone, (&["p"], stack), "db."), said(&["10.9.0.2"]));
+    }
+    assert_eq!(
+        heard(&zone, (&["p"], Some("a")), "db."),
+        said(&["10.9.0.2"])
+    );
+
+    // A service that is called so, outside of stacks, has the stronger claim, and not before a's own.
+    let named = ServiceNames {
+        name: "db".into(),
+        vips: vec![ip("10.9.0.3")],
+        ..ServiceNames::default()
+    };
+    builder.service("p", &named).unwrap();
+    let short = ServiceNames {
+        stack_aliases: vec!["db".into()],
+        ..member("a", "cache", "10.9.0.4")
+    };
+    builder.service("p", &short).unwrap();
+    let zone = builder.build();
+    let seen = |stack| heard(&zone, (&["p"], stack), "db.");
+    assert_eq!(seen(Some("a")), said(&["10.9.0.4"]));
+    assert_eq!(seen(Some("b")), said(&["10.9.0.2"]));
+    assert_eq!(seen(None), said(&["10.9.0.3"]));
+}
+
+#[test]
+fn two_services_of_one_stack_share_a_name_however_they_have_it() {
+    let mut builder = ZoneBuilder::new();
+    builder.network("p", "proxy");
+    let one = ServiceNames {
+        aliases: vec!["db".into()],
+        // Twice the same: it counts once.
+        stack_aliases: vec!["db".into()],
+        ..member("a", "one", "10.9.0.1")
+    };
+    let two = ServiceNames {
+        stack_aliases: vec!["db".into()],
+        ..member("a", "two", "10.9.0.2")
+    };
+    builder.service("p", &one).unwrap();
+    builder.service("p", &two).unwrap();
+    let zone = builder.build();
+    let seen = |zone: &Zone, stack| heard(zone, (&["p"], stack), "db.");
+    assert_eq!(seen(&zone, Some("a")), said(&["10.9.0.1", "10.9.0.2"]));
+    assert_eq!(seen(&zone, None), said(&["10.9.0.1"]));
+    builder.remove_service("p", &one).unwrap();
+    let zone = builder.build();
+    assert_eq!(seen(&zone, Some("a")), said(&["10.9.0.2"]));
+    assert_eq!(seen(&zone, None), None);
+}
+
+#[test]
+fn a_service_of_no_stack_has_nobody_to_tell_of_names_inside_one() {
+    let mut builder = ZoneBuilder::new();
+    builder.network("p", "proxy");
+    let service = ServiceNames {
+        name: "db".into(),
+        stack_aliases: vec!["inner".into()],
+        vips: vec![ip("10.9.0.1")],
+        ..ServiceNames::default()
+    };
+    builder.service("p", &service).unwrap();
+    let zone = builder.build();
+    assert_eq!(zone.names(), 2, "db and tasks.db");
+    for stack in [None, Some("a")] {
+        assert_eq!(heard(&zone, (&["p"], stack), "inner."), None);
+    }
+}
+
+#[test]
+fn a_service_of_the_own_stack_without_ready_tasks_keeps_its_name_from_others() {
+    let mut builder = ZoneBuilder::new();
+    builder.network("p", "proxy");
+    let own = ServiceNames {
+        stack_aliases: vec!["db".into()],
+        mode: ResolutionMode::Dnsrr,
+        ..member("a", "db", "10.9.0.1")
+    };
+    let other = ServiceNames {
+        aliases: vec!["db".into()],
+        ..member("b", "db", "10.9.0.2")
+    };
+    builder.service("p", &own).unwrap();
+    builder.service("p", &other).unwrap();
+    let zone = builder.build();
+    assert_eq!(heard(&zone, (&["p"], Some("a")), "db."), said(&[]));
+    assert_eq!(heard(&zone, (&["p"], None), "db."), said(&["10.9.0.2"]));
+}
+
+#[test]
+fn names_of_all_tasks_have_those_that_are_not_ready_as_well() {
+    let (ready, all) = (["10.9.0.11"], ["10.9.0.11", "10.9.0.12", "10.9.0.13"]);
+    for mode in [ResolutionMode::Vip, ResolutionMode::Dnsrr] {
+        let mut builder = ZoneBuilder::new();
+        builder.network("p", "proxy");
+        let web = ServiceNames {
+            name: "web".into(),
+            aliases: vec!["www".into()],
+            mode,
+            vips: vec![ip("10.9.0.1")],
+            tasks: vec![ip("10.9.0.11")],
+            other_tasks: vec![ip("10.9.0.12"), ip("10.9.0.13")],
+            ..ServiceNames::default()
+        };
+        builder.service("p", &web).unwrap();
+        let zone = builder.build();
+        let seen = |name: &str| heard(&zone, (&["p"], None), name);
+        for name in ["all-tasks.web.", "ALL-Tasks.www.", "all-tasks.web.proxy."] {
+            assert_eq!(seen(name), said(&all), "{name} {mode:?}");
+        }
+        for name in ["tasks.web.", "tasks.www.proxy."] {
+            assert_eq!(seen(name), said(&ready), "{name} {mode:?}");
+        }
+        let own = match mode {
+            ResolutionMode::Vip => said(&["10.9.0.1"]),
+            ResolutionMode::Dnsrr => said(&ready),
+        };
+        assert_eq!(seen("web."), own);
+        // Nobody but a service has such names, and they make none in the zone.
+        assert_eq!(seen("all-web."), None);
+        assert_eq!(zone.names(), 4);
+        let missing = Some(Err(ResponseCode::NXDomain));
+        assert_eq!(seen("all-tasks.no_body."), missing);
+    }
+}
+
+#[test]
+fn a_name_that_somebody_gave_goes_before_the_one_of_all_tasks() {
+    let mut builder = ZoneBuilder::new();
+    builder.network("p", "proxy");
+    let web = ServiceNames {
+        name: "web".into(),
+        tasks: vec![ip("10.9.0.11")],
+        ..ServiceNames::default()
+    };
+    let odd = ServiceNames {
+        aliases: vec!["all-tasks.web".into()],
+        ..member("a", "odd", "10.9.0.1")
+    };
+    builder.service("p", &web).unwrap();
+    builder.service("p", &odd).unwrap();
+    let zone = builder.build();
+    let seen = |stack| heard(&zone, (&["p"], stack), "all-tasks.web.");
+    assert_eq!(seen(None), said(&["10.9.0.1"]));
+    // Whose own service it is, is told of that.
+    let own = ServiceNames {
+        stack: Some("b".into()),
+        ..web.clone()
+    };
+    builder.remove_service("p", &web).unwrap();
+    builder.service("p", &own).unwrap();
+    let zone = builder.build();
+    let seen = |stack| heard(&zone, (&["p"], stack), "all-tasks.web.");
+    assert_eq!(seen(Some("b")), said(&["10.9.0.11"]));
 }
 
 #[test]

@@ -20,6 +20,7 @@ fn hostile() -> impl Strategy<Value = Vec<u8>> {
     let names = prop::sample::select(vec![
         "web.",
         "tasks.web.front.",
+        "all-tasks.web.",
         "_http._tcp.web.",
         "12.1.0.10.in-addr.arpa.",
         "example.org.",

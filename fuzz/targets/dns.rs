@@ -75,10 +75,12 @@ fn zone() -> &'static Zone {
             name: "shop_web".into(),
             stack: Some("shop".into()),
             aliases: vec!["web".into()],
+            stack_aliases: vec!["inner".into()],
             vips: vec![ip("10.0.1.2"), ip("fd00:1::2")],
             tasks: (0..60)
                 .map(|host| IpAddr::from([10, 0, 1, 10 + host]))
                 .collect(),
+            other_tasks: vec![ip("10.0.1.90"), ip("fd00:1::90")],
             ports: vec![ServicePort {
                 name: Some("http".into()),
                 port: 80,

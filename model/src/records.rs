@@ -70,6 +70,9 @@ pub struct EndpointRecord {
     pub id: EndpointId,
     /// False while it starts or drains: known to the switch, not given to new connections or DNS.
     pub ready: bool,
+    /// It is on its way out, and never ready again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
     /// Published TCP ports, by their numbers inside the sandbox, that its program accepts over IPv4
     /// and not over IPv6.
     #[serde(default)]

@@ -24,6 +24,8 @@ pub(crate) struct KnownEndpoint {
     pub(crate) task: Option<TaskId>,
     /// False while it starts or drains: known to the switch, not given to new connections or DNS.
     pub(crate) ready: bool,
+    /// It is on its way out: not even a service that has names before it is ready gives it to DNS.
+    pub(crate) draining: bool,
     /// Published TCP ports that its program accepts over IPv4 only.
     pub(crate) ipv4_only: Vec<u16>,
     /// The orders give it an IPv6 address that its sandbox does not have.
@@ -47,9 +49,16 @@ impl KnownEndpoint {
             service: view.service,
             task: view.task,
             ready: said.ready,
+            draining: said.draining,
             ipv4_only: said.ipv4_only.clone(),
             without_ipv6: said.without_ipv6,
         }
+    }
+
+    /// Whether DNS gives it out: when it takes connections, or, where its service has names `early`, as
+    /// soon as it is there.
+    pub(crate) const fn is_told(&self, early: bool) -> bool {
+        self.ready || (early && !self.draining)
     }
 
     /// Number of the replica that it is at one of its addresses: FNV-1a of endpoint id and address,
@@ -70,6 +79,7 @@ impl KnownEndpoint {
         EndpointRecord {
             id: self.id.clone(),
             ready: self.ready,
+            draining: self.draining,
             ipv4_only: self.ipv4_only.clone(),
             without_ipv6: self.without_ipv6,
         }

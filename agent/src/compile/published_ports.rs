@@ -175,6 +175,7 @@ mod tests {
         let said = EndpointRecord {
             id: view.id.clone(),
             ready: true,
+            draining: false,
             ipv4_only: Vec::new(),
             without_ipv6: false,
         };

@@ -200,6 +200,20 @@ impl DnsServer {
         }
     }
 
+    /// Says which stack a sandbox is part of by now; of one that is not served nothing.
+    pub(crate) fn set_stack(&self, sandbox_id: &str, stack: Option<&str>) {
+        let sandboxes = lock(&self.sandboxes);
+        let Some(served) = sandboxes.get(sandbox_id) else {
+            return;
+        };
+        let view = served.view.load_full();
+        if view.stack.as_deref() != stack {
+            let stack = stack.map(str::to_owned);
+            let view = ClientView::clone(&view);
+            served.view.store(Arc::new(ClientView { stack, ..view }));
+        }
+    }
+
     /// Stops serving a sandbox and waits until its listening sockets are closed. False when it
     /// was not served.
     pub(crate) async fn stop(&self, sandbox_id: &str) -> bool {

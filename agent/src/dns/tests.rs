@@ -2,7 +2,7 @@
 
 mod bench;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
-use weft_dns::{ClientView, Zone};
+use weft_dns::{ClientView, ServiceNames, Zone, ZoneBuilder};
 
 use self::bench::{Bench, Manner, Upstream, exchange, hear, nobody, query, soon, view};
 use super::DnsServer;
@@ -209,6 +209,38 @@ async fn internal_clients_are_not_forwarded() {
     assert_eq!(bench.code("example.org.").await, ResponseCode::ServFail);
     assert_eq!(bench.code("web.").await, ResponseCode::NoError);
     assert_eq!(upstream.asked(), 0);
+}
+
+#[tokio::test]
+async fn a_sandbox_hears_names_of_the_stack_that_it_is_of_by_now() {
+    let bench = Bench::new(&[]);
+    let mut zone = ZoneBuilder::new();
+    zone.network("n1", "front");
+    for (stack, vip) in [("shop", [10, 0, 1, 2]), ("blog", [10, 0, 1, 3])] {
+        let service = ServiceNames {
+            name: format!("{stack}_db"),
+            stack: Some(stack.to_owned()),
+            stack_aliases: vec!["db".to_owned()],
+            vips: vec![vip.into()],
+            ..ServiceNames::default()
+        };
+        zone.service("n1", &service).unwrap();
+    }
+    bench.server.set_zone(Arc::new(zone.build()));
+    // Nobody else is told, and nobody is there to ask.
+    assert_eq!(bench.code("db.").await, ResponseCode::ServFail);
+    for (stack, vip) in [("shop", [10, 0, 1, 2]), ("blog", [10, 0, 1, 3])] {
+        bench.server.set_stack("s", Some(stack));
+        let reply = bench.ask("db.", RecordType::A).await;
+        let said = reply.answers.iter().map(|record| &record.data);
+        let wanted = RData::A(Ipv4Addr::from(vip).into());
+        assert_eq!(said.collect::<Vec<_>>(), [&wanted]);
+    }
+    bench.server.set_stack("s", None);
+    assert_eq!(bench.code("db.").await, ResponseCode::ServFail);
+    // Who is not served is told nothing.
+    bench.server.set_stack("t", Some("shop"));
+    assert!(!bench.server.serves("t"));
 }
 
 #[tokio::test]

@@ -264,6 +264,9 @@ fn said_of_endpoint(seen: &Seen, asked: &str, endpoint: &KnownEndpoint) -> Strin
     let ips: Vec<String> = endpoint.ips.iter().map(ToString::to_string).collect();
     let networks = &seen.orders.shared.networks;
     let network = networks.iter().find(|n| n.id == endpoint.network);
+    let mut services = seen.orders.shared.services.iter();
+    let service = services.find(|s| Some(&s.id) == endpoint.service.as_ref());
+    let early = service.is_some_and(|s| s.names_before_healthy);
     // By its address, people want to know the name.
     let what = if ips.iter().any(|ip| ip == asked) {
         format!("endpoint {}", endpoint.name)
@@ -275,10 +278,10 @@ fn said_of_endpoint(seen: &Seen, asked: &str, endpoint: &KnownEndpoint) -> Strin
         ips.join(" and "),
         network.map_or(endpoint.network.as_str(), |n| n.spec.name.as_str()),
         seen.hostname(&endpoint.node),
-        if endpoint.ready {
-            ""
-        } else {
-            ", and not ready: DNS does not give it out"
+        match (endpoint.ready, endpoint.is_told(early)) {
+            (true, _) => "",
+            (false, true) => ", and not ready: DNS gives it out all the same, as its service says",
+            (false, false) => ", and not ready: DNS does not give it out",
         }
     )
 }

@@ -49,6 +49,16 @@ impl LocalPorts {
         self.announce();
     }
 
+    /// Neither new connections nor DNS may use the attachment any more.
+    pub(crate) fn withdraw(&self, id: &EndpointId) {
+        if let Some(port) = self.lock().get_mut(id) {
+            let record = Arc::make_mut(&mut port.record);
+            record.ready = false;
+            record.draining = true;
+        }
+        self.announce();
+    }
+
     /// Takes note of the published ports that the attachment's program accepts over IPv4 only.
     pub(crate) fn set_ipv4_only(&self, id: &EndpointId, ports: Vec<u16>) {
         let changed = match self.lock().get_mut(id) {

@@ -17,6 +17,7 @@ use weft_sys::tap::Tap;
 
 use super::attach::{local_port, port_config};
 use super::places::{self, Place, Places};
+use super::stacks::{stack_of, tell_places};
 use crate::api::ApiError;
 use crate::blocking::blocking;
 use crate::compile::known::KnownEndpoint;
@@ -264,6 +265,7 @@ impl Endpoints {
         let said = EndpointRecord {
             id: attachment.endpoint.clone(),
             ready: true,
+            draining: false,
             ipv4_only: Vec::new(),
             without_ipv6: false,
         };
@@ -310,17 +312,19 @@ impl Endpoints {
         })
     }
 
-    /// Networks that a sandbox is on, for DNS.
+    /// Networks that a sandbox is on, and its stack, for DNS.
     async fn client_view(&self, place: &Place) -> ClientView {
         let places = self.places.lock().await;
-        let networks: Vec<String> = places
+        let ports: Vec<_> = places
             .known
             .iter()
             .filter(|(_, p)| p.inode == place.inode)
             .filter_map(|(id, _)| self.handles.local.get(id))
-            .map(|port| port.record.network.as_str().to_owned())
             .collect();
+        let networks: Vec<String> = ports.iter().map(|p| p.record.network.0.clone()).collect();
         let orders = self.handles.session.assignments().borrow().clone();
+        let services = ports.iter().filter_map(|port| port.record.service.as_ref());
+        let stack = orders.as_ref().and_then(|o| stack_of(o, services));
         let internal_only = orders.is_some_and(|o| {
             networks.iter().all(|id| {
                 o.shared
@@ -332,7 +336,7 @@ impl Endpoints {
         ClientView {
             networks,
             internal_only,
-            stack: None,
+            stack,
         }
     }
 
@@ -376,6 +380,7 @@ impl Endpoints {
                 ),
             }
         }
+        tell_places(&self.handles.dns, orders, &known);
         let ordered: HashSet<&EndpointId> = orders
             .own
             .endpoints

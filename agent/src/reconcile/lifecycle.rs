@@ -273,7 +273,7 @@ impl Lifecycle {
             }
         }
         drop(checks);
-        self.set_ready(false);
+        self.withdraw();
         // Balancers and resolvers everywhere learn of it before the process does.
         tokio::select! {
             exit = ended(&mut end) => return Ok(End::Stopped(exit)),
@@ -315,7 +315,7 @@ impl Lifecycle {
         end: &mut watch::Receiver<Option<Exit>>,
         served: bool,
     ) -> anyhow::Result<Exit> {
-        self.set_ready(false);
+        self.withdraw();
         if served {
             tokio::select! {
                 exit = ended(end) => return Ok(exit),
@@ -347,7 +347,7 @@ impl Lifecycle {
     /// Waits, for a while, until what the task sent before its end has reached its readers.
     async fn delivered(&self) {
         // Nothing listens any more.
-        self.set_ready(false);
+        self.withdraw();
         let grace = self.task.spec.container.stop_grace;
         let mut delivery = Delivery::new(grace.max(DELIVERED_WITHIN));
         let path = self.handles.netns_path(self.task.id.as_str());
@@ -394,6 +394,13 @@ impl Lifecycle {
     fn set_ready(&self, ready: bool) {
         for attachment in &self.task.attachments {
             self.handles.local.set_ready(&attachment.endpoint, ready);
+        }
+    }
+
+    /// It is on its way out.
+    fn withdraw(&self) {
+        for attachment in &self.task.attachments {
+            self.handles.local.withdraw(&attachment.endpoint);
         }
     }
 }

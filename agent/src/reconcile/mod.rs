@@ -23,5 +23,6 @@ pub(crate) mod reconciler;
 mod remembered;
 #[cfg(test)]
 mod scale;
+mod stacks;
 pub(crate) mod tasks;
 mod wall;

@@ -25,6 +25,7 @@ use super::listening::Listening;
 use super::mtu::MtuKeeper;
 use super::overlap::Overlaps;
 use super::remembered::Remembered;
+use super::stacks::tell_tasks;
 use super::tasks::Tasks;
 use super::wall::Wall;
 use crate::compile::known::LocalPort;
@@ -465,7 +466,7 @@ impl Reconciler {
     }
 
     /// Tells the counters of limits and of how many nodes share them, where orders or tables are
-    /// others. True when the reports of others count than before.
+    /// others, and resolvers of stacks. True when the reports of others count than before.
     fn follow_orders(&mut self, orders: &Assignment) -> bool {
         let shared = &orders.shared;
         let (of, epoch) = &self.shares;
@@ -481,6 +482,7 @@ impl Reconciler {
             return false;
         }
         self.loads.set_limits(&limits);
+        tell_tasks(&self.handles.dns, orders);
         let ending = shared.ending.iter().map(|s| &s.id);
         let services: BTreeSet<_> = limits.keys().copied().chain(ending).collect();
         self.loads.retain_services(|id| services.contains(id));

@@ -225,6 +225,7 @@ mod tests {
         let record = EndpointRecord {
             id: EndpointId(id.to_owned()),
             ready: true,
+            draining: false,
             ipv4_only: Vec::new(),
             without_ipv6: false,
         };

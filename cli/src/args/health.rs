@@ -39,6 +39,11 @@ pub(crate) struct HealthArgs {
     /// No check of a port
     #[arg(long)]
     pub(crate) no_ready: bool,
+    /// The names of the service have its tasks from their start on, not only once they are healthy
+    /// (`--names-before-healthy=false`: as they are without it)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
+    pub(crate) names_before_healthy: Option<bool>,
 }
 
 impl HealthArgs {
@@ -214,6 +219,10 @@ mod tests {
         assert!(both.contains("leave one of them out"), "{both}");
         let wrong = ready("https:/").unwrap_err();
         assert!(wrong.contains("write tcp, tcp:PORT"), "{wrong}");
+        let early = |words| flags(words).unwrap().health.names_before_healthy;
+        assert_eq!(early(&[]), None);
+        assert_eq!(early(&["--names-before-healthy"]), Some(true));
+        assert_eq!(early(&["--names-before-healthy=false"]), Some(false));
         let words = ["--restart-max-attempts", "3", "--restart-window", "2m"];
         let attempts = flags(&words).unwrap().attempts;
         assert_eq!(attempts.restart_max_attempts, Some(3));

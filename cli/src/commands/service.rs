@@ -212,6 +212,7 @@ pub(super) fn spec(args: ServiceCreateArgs) -> anyhow::Result<ServiceSpec> {
         },
         connections: connections(&args.connections),
         attach: args.attach,
+        names_before_healthy: args.health.names_before_healthy.unwrap_or_default(),
         ..ServiceSpec::default()
     };
     Arc::make_mut(&mut spec.task).container.mounts = args.mounts;

@@ -92,6 +92,9 @@ fn pretty(detail: &ServiceDetail, names: &Names, now: Timestamp) -> String {
         lines.push(format!("Networks: {networks}"));
     }
     lines.push(format!("Endpoint Mode:\t{}", word(spec.endpoint.mode)));
+    if spec.names_before_healthy {
+        lines.push("Names Before Healthy:\ttrue".to_owned());
+    }
     ports(detail, &mut lines);
     if let Some(health) = &spec.task.container.health {
         healthcheck(health, &mut lines);

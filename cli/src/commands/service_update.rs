@@ -265,6 +265,9 @@ pub(super) fn change(
     if let Some(mode) = change.endpoint_mode {
         spec.endpoint.mode = mode.into();
     }
+    if let Some(early) = args.health.names_before_healthy {
+        spec.names_before_healthy = early;
+    }
     args.policy.apply(spec)?;
     let mut task = TaskSpec::clone(&spec.task);
     change_program(&mut task, change)?;
@@ -427,6 +430,7 @@ fn whole(spec: &ServiceSpec) -> Value {
         value[name] = serde_json::to_value(policy).unwrap_or_default();
     }
     value["TaskTemplate"]["ForceUpdate"] = spec.task.force_update.into();
+    value["NamesBeforeHealthy"] = spec.names_before_healthy.into();
     value
 }
 
@@ -543,6 +547,28 @@ mod tests {
         assert_eq!(spec.mode, job(3));
         let error = change(&mut web(), &given("--max-concurrent 3"), &[]).expect_err("no job");
         assert!(error.to_string().contains("replicated-job mode"), "{error}");
+    }
+
+    #[test]
+    fn names_wait_for_health_or_not_and_no_task_is_another_one() {
+        let mut spec = changed("--names-before-healthy");
+        assert!(spec.names_before_healthy);
+        assert_eq!(spec.task, web().task);
+        change(&mut spec, &given("--quiet"), &[]).expect("changed");
+        assert!(spec.names_before_healthy, "what is not given stays");
+        let plan = UpdatePlan {
+            before: web(),
+            after: spec.clone(),
+            tasks: 1,
+            replaced: 0,
+            warnings: Vec::new(),
+        };
+        assert_eq!(
+            lines("web", &plan)[1..],
+            ["  NamesBeforeHealthy: false -> true"]
+        );
+        change(&mut spec, &given("--names-before-healthy=false"), &[]).expect("changed");
+        assert_eq!(spec, web());
     }
 
     #[test]

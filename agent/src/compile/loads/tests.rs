@@ -27,6 +27,7 @@ fn change(id: &str, ready: Option<bool>) -> Change {
         let said = EndpointRecord {
             id: id.into(),
             ready,
+            draining: false,
             ipv4_only: Vec::new(),
             without_ipv6: false,
         };

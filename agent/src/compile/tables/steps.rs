@@ -239,6 +239,37 @@ fn for_one_endpoint_one_network_and_one_service_are_made() {
     assert_eq!((work.endpoints, work.networks, work.services), (0, 0, 1));
 }
 
+/// Also of tasks about which nothing else is new.
+#[test]
+fn names_come_and_go_with_the_switch_of_their_service() {
+    let mut run = Run::new();
+    // One that starts, and one that drains, of service 0.
+    for n in 0..2 {
+        run.world.order(n, 1, 0);
+        run.world.say(1, n, false);
+    }
+    run.world.drain(1, 1, true);
+    run.follow().expect("both are new");
+    let before = run.tables.zone.clone();
+    run.world.shared.services[0].names_before_healthy = true;
+    let work = run.follow().expect("a switch");
+    // The names of the service on both networks, and of the task that starts.
+    assert_eq!((work.endpoints, work.services, work.names), (0, 1, 3));
+    assert_ne!(run.tables.zone, before);
+    let anew = run.anew().zone;
+    assert_eq!(run.tables.zone, anew);
+    // It is ready: the same names.
+    run.world.say(1, 0, true);
+    let work = run.follow().expect("it is ready");
+    assert_eq!((work.endpoints, work.names), (1, 2));
+    run.world.say(1, 0, false);
+    run.follow().expect("it is not");
+    run.world.shared.services[0].names_before_healthy = false;
+    let work = run.follow().expect("a switch");
+    assert_eq!((work.endpoints, work.names), (0, 2));
+    assert_eq!(run.tables.zone, before);
+}
+
 #[test]
 fn ports_of_both_kinds_are_accepted_where_their_replicas_are() {
     let mut run = Run::new();

@@ -1,4 +1,6 @@
-use weft_dns::{ServiceNames, ZoneBuilder};
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, RData, RecordType};
+use weft_dns::{Answer, Ask, ClientView, ServiceNames, Transport, ZoneBuilder, answer};
 use weft_model::assignment::{NodeView, Own, ServiceView};
 use weft_model::id::{EndpointId, NodeId};
 use weft_model::objects::{
@@ -270,6 +272,136 @@ fn a_gap_that_lasts_ends_with_other_tables() {
     let next = compiler.compile(&inputs, &mut loads).expect("it is over");
     assert!(!in_gap(&next));
     assert!(compiler.compile(&inputs, &mut loads).is_none());
+}
+
+/// Sorted addresses that a sandbox on `back`, of this stack, hears; nothing where the name is not known.
+fn resolved(tables: &Compiled, stack: Option<&str>, name: &str) -> Option<Vec<IpAddr>> {
+    let client = ClientView {
+        networks: vec!["back".to_owned()],
+        internal_only: false,
+        stack: stack.map(str::to_owned),
+    };
+    let ask = Ask {
+        transport: Transport::Udp,
+        outside: true,
+        seed: 1,
+    };
+    let mut query = Message::new(1, MessageType::Query, OpCode::Query);
+    query.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
+    let Answer::Reply(reply) = answer(&tables.zone, &client, &query.to_vec().unwrap(), ask) else {
+        return None;
+    };
+    let reply = Message::from_vec(&reply.bytes).unwrap();
+    assert_eq!(reply.metadata.response_code, ResponseCode::NoError);
+    let ips = reply
+        .answers
+        .iter()
+        .filter_map(|record| match &record.data {
+            RData::A(a) => Some(IpAddr::V4(a.0)),
+            _ => None,
+        });
+    let mut ips: Vec<IpAddr> = ips.collect();
+    ips.sort();
+    Some(ips)
+}
+
+fn ips(ips: &[[u8; 4]]) -> Option<Vec<IpAddr>> {
+    Some(ips.iter().map(|ip| IpAddr::from(*ip)).collect())
+}
+
+#[test]
+fn names_wait_for_health_unless_the_service_says_otherwise() {
+    let (vip, task, none) = (ips(&[[10, 0, 1, 2]]), ips(&[[10, 0, 1, 3]]), ips(&[]));
+    for mode in [EndpointMode::Vip, EndpointMode::Dnsrr] {
+        for early in [false, true] {
+            let mut orders = orders();
+            let service = &mut Arc::make_mut(&mut orders.shared).services[0];
+            service.endpoint_mode = mode;
+            service.names_before_healthy = early;
+            for (words, ready, draining) in [
+                (r#"{"id": "d", "ready": true}"#, true, false),
+                (r#"{"id": "d", "ready": false}"#, false, false),
+                (
+                    r#"{"id": "d", "ready": false, "draining": true}"#,
+                    false,
+                    true,
+                ),
+            ] {
+                let (tables, problems) = tables_of(&orders, &[("n3", words)]);
+                assert!(problems.is_empty(), "{problems:?}");
+                let what = format!("{mode:?}, early {early}: {words}");
+                let told = ready || (early && !draining);
+                let each = if told { &task } else { &none };
+                let name = if mode == EndpointMode::Vip {
+                    &vip
+                } else {
+                    each
+                };
+                assert_eq!(&resolved(&tables, None, "web."), name, "{what}");
+                assert_eq!(&resolved(&tables, None, "tasks.web."), each, "{what}");
+                // Whatever it does: it is there.
+                assert_eq!(
+                    resolved(&tables, None, "all-tasks.web.back."),
+                    task,
+                    "{what}"
+                );
+                let own = resolved(&tables, None, "web.1.d.");
+                assert_eq!(own, task.clone().filter(|_| told), "{what}");
+                // Balancers do not go by names.
+                let expected = (IpAddr::from([10, 0, 1, 3]), !ready);
+                assert_eq!(replicas(&tables), [expected], "{what}");
+            }
+            // Its node does not speak of it: it is not there.
+            let (tables, _) = tables_of(&orders, &[]);
+            assert_eq!(resolved(&tables, None, "all-tasks.web."), none);
+        }
+    }
+}
+
+#[test]
+fn services_of_stacks_have_their_short_names_inside_of_them() {
+    let mut orders = orders();
+    let shared = Arc::make_mut(&mut orders.shared);
+    let of_stack = |stack: &str, vip: [u8; 4]| {
+        let mut service = shared.services[0].clone();
+        service.id = ServiceId(format!("{stack}-db"));
+        service.name = format!("{stack}_db");
+        service.stack = Some(stack.to_owned());
+        service.vips[0].addr = IpAddr::from(vip).into();
+        service
+    };
+    let (shop, mut blog) = (
+        of_stack("shop", [10, 0, 1, 11]),
+        of_stack("blog", [10, 0, 1, 12]),
+    );
+    blog.networks[0].stack_aliases = vec!["store".to_owned(), "DB".to_owned()];
+    shared.services.extend([shop, blog]);
+    let (tables, problems) = tables_of(&orders, &[]);
+    assert!(problems.is_empty(), "{problems:?}");
+    let (shop, blog) = (ips(&[[10, 0, 1, 11]]), ips(&[[10, 0, 1, 12]]));
+    assert_eq!(resolved(&tables, Some("shop"), "db."), shop);
+    assert_eq!(resolved(&tables, Some("blog"), "db.back."), blog);
+    assert_eq!(resolved(&tables, Some("blog"), "store."), blog);
+    for stack in [None, Some("other")] {
+        for name in ["db.", "store.", "tasks.db.", "all-tasks.db."] {
+            assert_eq!(resolved(&tables, stack, name), None, "{name} {stack:?}");
+        }
+        assert_eq!(resolved(&tables, stack, "shop_db."), shop);
+    }
+    assert_eq!(resolved(&tables, Some("shop"), "store."), None);
+
+    // An alias that a user gave is for everybody, and the short name is given once.
+    let shared = Arc::make_mut(&mut orders.shared);
+    shared.services[2].networks[0].aliases = vec!["Db".to_owned()];
+    let (tables, _) = tables_of(&orders, &[]);
+    assert_eq!(resolved(&tables, Some("shop"), "db."), shop);
+    assert_eq!(resolved(&tables, None, "db."), blog);
+    // Without the label it is called so no more.
+    let shared = Arc::make_mut(&mut orders.shared);
+    shared.services[1].stack = None;
+    let (tables, _) = tables_of(&orders, &[]);
+    assert_eq!(resolved(&tables, Some("shop"), "db."), blog);
+    assert_eq!(resolved(&tables, Some("shop"), "shop_db."), shop);
 }
 
 proptest::proptest! {

@@ -8,7 +8,8 @@ use weft_model::objects::{Attachment, DnsConfig, Network};
 use weft_model::records::EndpointRecord;
 
 use super::super::attach::{ifname, local_port, port_config, usable_addresses};
-use super::Lifecycle;
+use super::super::stacks::stack_of;
+use super::{Lifecycle, Wish};
 use crate::blocking::blocking;
 use crate::compile::known::KnownEndpoint;
 use crate::sandbox::Sandbox;
@@ -66,7 +67,7 @@ impl Lifecycle {
                 .map(|a| a.network.as_str().to_owned())
                 .collect(),
             internal_only: !outside,
-            stack: None,
+            stack: stack_of(&self.orders, std::iter::once(&self.task.service)),
         };
         let servers = nameservers(&self.task.spec.container.dns_config);
         let dns = &self.handles.dns;
@@ -103,6 +104,8 @@ impl Lifecycle {
         let said = EndpointRecord {
             id: attachment.endpoint.clone(),
             ready: false,
+            // One that an earlier agent was to end, and this one has found.
+            draining: *self.wish.borrow() == Wish::Stop,
             ipv4_only: Vec::new(),
             without_ipv6: usable_addresses(attachment, network) != attachment.addresses,
         };

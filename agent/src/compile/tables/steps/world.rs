@@ -87,7 +87,7 @@ fn service(n: u8) -> ServiceView {
     let attached = |target: &str| NetworkAttachmentSpec {
         target: target.to_owned(),
         aliases: vec!["all".to_owned(), format!("alias{}", n % 2)],
-        stack_aliases: Vec::new(),
+        stack_aliases: vec!["inner".to_owned(), "alias1".to_owned()],
     };
     let vip = |network: u8| Vip {
         network: NetworkId::from(NETWORKS[usize::from(network)]),
@@ -103,7 +103,10 @@ fn service(n: u8) -> ServiceView {
     };
     ServiceView {
         id: service_id(n),
-        name: format!("service{n}"),
+        name: match n {
+            0 => "shop_web".to_owned(),
+            n => format!("service{n}"),
+        },
         mode: ServiceMode::Replicated { replicas: 1 },
         networks: vec![attached("back"), attached("front")],
         endpoint_mode: EndpointMode::Vip,
@@ -113,8 +116,8 @@ fn service(n: u8) -> ServiceView {
             port(8000 + u16::from(n % 2), PublishMode::Ingress),
             port(9000, PublishMode::Host),
         ],
-        stack: None,
-        names_before_healthy: false,
+        stack: (n < 2).then(|| "shop".to_owned()),
+        names_before_healthy: n == 2,
     }
 }
 
@@ -195,17 +198,31 @@ impl World {
         let record = EndpointRecord {
             id: endpoint_id(n),
             ready,
+            draining: false,
             ipv4_only: Vec::new(),
             without_ipv6: false,
         };
         self.said.insert((who, n), record);
     }
 
+    /// What is not ready starts, or drains.
+    pub(super) fn drain(&mut self, who: u8, n: u8, drains: bool) {
+        if let Some(record) = self.said.get_mut(&(who, n)) {
+            record.draining = drains && !record.ready;
+        }
+        if let Some(port) = self.ports.get_mut(&endpoint_id(n)) {
+            let record = Arc::make_mut(&mut port.record);
+            record.draining = drains && !record.ready;
+        }
+    }
+
     /// A port of this node for an endpoint, whatever the orders say by now; or another `ready`.
     pub(super) fn plug(&mut self, n: u8, ready: bool) {
         let id = endpoint_id(n);
         if let Some(port) = self.ports.get_mut(&id) {
-            Arc::make_mut(&mut port.record).ready = ready;
+            let record = Arc::make_mut(&mut port.record);
+            record.ready = ready;
+            record.draining &= !ready;
             return;
         }
         let Some(view) = self.view(&id).cloned() else {
@@ -218,6 +235,7 @@ impl World {
         let said = EndpointRecord {
             id: id.clone(),
             ready,
+            draining: false,
             ipv4_only: Vec::new(),
             without_ipv6: false,
         };
@@ -251,6 +269,7 @@ impl World {
                 let named = (1..NODES).find(|who| named == Some(node_id(*who)));
                 let who = named.filter(|_| b > 30).unwrap_or(1 + b % (NODES - 1));
                 self.say(who, n, a % 3 > 0);
+                self.drain(who, n, b % 2 == 0);
             }
             7 => {
                 let who = 1 + b % (NODES - 1);
@@ -289,12 +308,17 @@ impl World {
             }
             14 => {
                 if let Some(service) = shared.services.get_mut(service) {
-                    match a % 6 {
+                    match a % 8 {
                         0 => service.connections.limit += 1,
                         1 => service.connections.affinity = Affinity::Client,
                         2 => service.ports.truncate(usize::from(b % 2)),
                         3 => service.vips.truncate(1),
                         4 => service.endpoint_mode = EndpointMode::Dnsrr,
+                        5 => service.names_before_healthy = !service.names_before_healthy,
+                        6 => {
+                            let stack = if b % 2 == 0 { "shop" } else { "blog" };
+                            service.stack = (b > 100).then(|| stack.to_owned());
+                        }
                         _ => service.networks.truncate(1),
                     }
                 }
