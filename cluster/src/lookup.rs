@@ -172,7 +172,9 @@ impl ClusterState {
             |p| &p.spec.name,
         );
         found.map_err(|error| match error.kind {
-            ErrorKind::NotFound => CommandError::not_found(format!("{kind} not found: {reference}")),
+            ErrorKind::NotFound => {
+                CommandError::not_found(format!("{kind} not found: {reference}"))
+            }
             _ => error,
         })
     }

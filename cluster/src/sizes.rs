@@ -72,9 +72,8 @@ fn of_task(task: &TaskSpec) -> usize {
     let hostname = Some(&container.hostname).filter(|name| !name.is_empty());
     let health = container.health.iter().flat_map(|health| &health.test);
     let networks = task.networks.iter();
-    let networks = networks.map(|n| {
-        n.target.len() + QUOTES + texts(&n.aliases) + texts(&n.stack_aliases)
-    });
+    let networks =
+        networks.map(|n| n.target.len() + QUOTES + texts(&n.aliases) + texts(&n.stack_aliases));
     let preferences = task.placement.preferences.iter();
     let preferences = preferences.map(|p| &p.spread.spread_descriptor);
     let references = container.payloads();

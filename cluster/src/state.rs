@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use weft_model::id::{EndpointId, NetworkId, NodeId, PayloadId, PeerId, ServiceId, TaskId};
 use weft_model::objects::{
-    Cluster, EndingService, Endpoint, Network, Node, Payload, PayloadKind, Service, StaticPeer, Task, Version,
+    Cluster, EndingService, Endpoint, Network, Node, Payload, PayloadKind, Service, StaticPeer,
+    Task, Version,
 };
 
 use super::index::{Index, Key};

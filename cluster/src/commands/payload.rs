@@ -48,7 +48,10 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), CommandError> {
 /// What one takes of [`MAX_BYTES`].
 fn weight(spec: &PayloadSpec) -> usize {
     let labels = spec.labels.iter();
-    spec.data.len() + labels.map(|(key, value)| key.len() + value.len()).sum::<usize>()
+    spec.data.len()
+        + labels
+            .map(|(key, value)| key.len() + value.len())
+            .sum::<usize>()
 }
 
 /// Whether managers have room for `spec`, in place of that of `before`.

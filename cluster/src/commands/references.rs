@@ -117,7 +117,10 @@ fn check(container: &ContainerSpec) -> Result<(), CommandError> {
 /// Swarmkit's text, for files of both kinds.
 fn conflict(one: &PayloadUse<'_>, other: &PayloadUse<'_>) -> CommandError {
     let what = if one.kind == other.kind {
-        format!("{} references '{}' and '{}'", one.kind, one.name, other.name)
+        format!(
+            "{} references '{}' and '{}'",
+            one.kind, one.name, other.name
+        )
     } else {
         format!(
             "{} reference '{}' and {} reference '{}'",

@@ -428,7 +428,7 @@ pub fn expand_payload(
 }
 
 /// Tries a template as far as that can be done without a task.
-pub(in super::super) fn check(text: &[u8]) -> Result<(), CommandError> {
+pub(crate) fn check(text: &[u8]) -> Result<(), CommandError> {
     if !has_actions(text) {
         return Ok(());
     }
@@ -494,7 +494,10 @@ mod tests {
                 "{{join \":\" .Service.Name (secret \"key\") (env \"X\")}}",
                 "service:hunter2:",
             ),
-            ("{{if eq (secret \"key\") \"hunter2\"}}yes{{else}}no{{end}}", "yes"),
+            (
+                "{{if eq (secret \"key\") \"hunter2\"}}yes{{else}}no{{end}}",
+                "yes",
+            ),
             ("{{if env \"NOTHING\"}}yes{{else}}no{{end}}", "no"),
             ("{{secret \"key\" | urlquery}}", "hunter2"),
             // What is not asked for is not missed.
@@ -515,8 +518,14 @@ mod tests {
         for (text, says) in [
             ("{{secret \"nope\"}}", "secret target nope not found"),
             ("{{config \"key\"}}", "config target key not found"),
-            ("{{config \"/etc/raw\"}}", "config target /etc/raw is no text in UTF-8"),
-            ("{{.Task.Nope}} {{secret \"key\"}}", "there is no field Nope"),
+            (
+                "{{config \"/etc/raw\"}}",
+                "config target /etc/raw is no text in UTF-8",
+            ),
+            (
+                "{{.Task.Nope}} {{secret \"key\"}}",
+                "there is no field Nope",
+            ),
             ("{{.Secrets}}", "there is no field Secrets"),
         ] {
             let message = refusal(text);
@@ -527,18 +536,36 @@ mod tests {
     #[test]
     fn what_is_not_carried_out_is_refused_with_its_line() {
         for (text, says) in [
-            ("\n{{secret .Task.Slot}}", "line 2: secret takes one name in quotes"),
-            ("{{secret \"key\" \"b\"}}", "line 1: secret takes one name in quotes"),
+            (
+                "\n{{secret .Task.Slot}}",
+                "line 2: secret takes one name in quotes",
+            ),
+            (
+                "{{secret \"key\" \"b\"}}",
+                "line 1: secret takes one name in quotes",
+            ),
             ("{{\"key\" | secret}}", "secret takes one name in quotes"),
-            ("{{range .Task}}{{.}}{{end}}", "range is not carried out here"),
-            ("{{printf \"%99999999d\" 1}}", "printf is not carried out here"),
+            (
+                "{{range .Task}}{{.}}{{end}}",
+                "range is not carried out here",
+            ),
+            (
+                "{{printf \"%99999999d\" 1}}",
+                "printf is not carried out here",
+            ),
             ("{{$a := secret \"key\"}}", "$ is not carried out here"),
-            ("{{.Lookup0}}{{secret \"key\"}}", "Lookup0 is not carried out here"),
+            (
+                "{{.Lookup0}}{{secret \"key\"}}",
+                "Lookup0 is not carried out here",
+            ),
             ("{{secret \"key\"", "an action has no }}"),
             ("{{ {{ }}", "there is {{ within an action"),
             ("a\nb {{\n}}", "line 2: an action has to stand on one line"),
             ("{{\u{fc}}}", "none of English"),
-            ("\n\n{{nope \"hunter2\"}}", "line 3: the action cannot be read"),
+            (
+                "\n\n{{nope \"hunter2\"}}",
+                "line 3: the action cannot be read",
+            ),
             ("{{if .Task.Slot}}", "a condition has no end"),
             ("{{/* }}", "a comment has to end with */}}"),
         ] {
@@ -547,7 +574,7 @@ mod tests {
             let checked = check(text.as_bytes()).expect_err(text).message;
             assert_eq!(checked, message, "{text}");
         }
-        let text = [b"{{secret \"key\"}}", &[0xff][..]].concat();
+        let text = [&b"{{secret \"key\"}}"[..], &[0xff]].concat();
         let message = check(&text).expect_err("no text").message;
         assert!(message.contains("it is no text in UTF-8"), "{message}");
     }
