@@ -10,6 +10,7 @@ use weft_model::objects::{
 };
 
 use super::draft::Draft;
+use super::ending;
 use super::index::Key;
 use super::ipam::{Exhausted, Ipam};
 use super::state::ClusterState;
@@ -102,7 +103,7 @@ fn attach(
     let service = draft.state.services.get(&task.service);
     let published = service.is_some_and(|service| uses_ingress(&service.spec));
     for (id, aliases) in networks_of(&draft.state, &task.spec, published) {
-        let given = match draft.state.networks.get(&id) {
+        let given = match ending::lasting(draft.state.networks.get(&id)) {
             Some(network) => {
                 let ips = ipam.allocate_all(network);
                 ips.map(|ips| with_prefixes(network, ips))

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use weft_model::assignment::change::SharedChange;
-use weft_model::assignment::{EndpointView, NodeView, Own, ServiceView, Shared};
-use weft_model::id::NodeId;
+use weft_model::assignment::{EndpointView, NodeView, Own, PayloadContent, ServiceView, Shared};
+use weft_model::id::{NodeId, PayloadId};
 use weft_model::objects::{Task, TaskState};
 
 use super::object::ObjectId;
@@ -155,6 +155,13 @@ impl OrderBook {
             endpoints: self.at.endpoints_on(node).cloned().collect(),
         })
     }
+
+    /// What the files of a secret or a config are made of, for a node whose own half names it; nothing
+    /// when there is none of that id.
+    #[must_use]
+    pub fn payload(&self, id: &PayloadId) -> Option<PayloadContent> {
+        self.at.payloads.get(id).map(PayloadContent::from)
+    }
 }
 
 /// An object is not what it was: what of it every node is told, where that is another thing.
@@ -207,7 +214,12 @@ fn note_shared(
             let peer = |state: &ClusterState| state.peers.get(id).cloned();
             change.peers.note(id.clone(), peer(before), peer(state));
         }
-        ObjectId::Cluster | ObjectId::Counters | ObjectId::Cursor(_) | ObjectId::Removed(_) => {}
+        // The bytes of secrets and configs never change, and go beside the orders.
+        ObjectId::Payload(_)
+        | ObjectId::Cluster
+        | ObjectId::Counters
+        | ObjectId::Cursor(_)
+        | ObjectId::Removed(_) => {}
     }
 }
 

@@ -93,7 +93,8 @@ impl Dirty {
                 | ObjectId::Ending(_)
                 | ObjectId::Endpoint(_)
                 | ObjectId::Peer(_)
-                | ObjectId::Removed(_) => {}
+                | ObjectId::Removed(_)
+                | ObjectId::Payload(_) => {}
             }
         }
     }

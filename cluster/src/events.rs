@@ -8,7 +8,9 @@ use std::fmt::Debug;
 
 use weft_model::api::{Event, EventAction, EventActor, EventKind};
 use weft_model::id::NodeId;
-use weft_model::objects::{Endpoint, Meta, Network, Node, Service, ServiceMode, Task, UpdateState};
+use weft_model::objects::{
+    Endpoint, Meta, Network, Node, Payload, PayloadKind, Service, ServiceMode, Task, UpdateState,
+};
 
 use super::object::ObjectId;
 use super::state::ClusterState;
@@ -74,6 +76,10 @@ fn event(before: &ClusterState, after: &ClusterState, id: &ObjectId, now: u64) -
             let mut states = [after, before].into_iter();
             let network = states.find_map(|state| state.networks.get(network));
             endpoint_event(&step, network, now)
+        }
+        ObjectId::Payload(id) => {
+            let step = Step::of(before.payloads.get(id), after.payloads.get(id))?;
+            Some(payload_event(&step, now))
         }
         ObjectId::Cluster
         | ObjectId::Secrets
@@ -176,6 +182,17 @@ fn node_event(step: &Step<'_, Node>, now: u64) -> Option<Event> {
     Some(attributes.event(EventKind::Node, step.action, node.id.as_str(), at))
 }
 
+fn payload_event(step: &Step<'_, Payload>, now: u64) -> Event {
+    let payload = step.object;
+    let kind = match payload.kind {
+        PayloadKind::Secret => EventKind::Secret,
+        PayloadKind::Config => EventKind::Config,
+    };
+    let at = step.at(&payload.meta, now);
+    Attributes::named(&payload.spec.name).event(kind, step.action, payload.id.as_str(), at)
+}
+
+/// One that ends is news once it is gone.
 fn network_event(step: &Step<'_, Network>, now: u64) -> Option<Event> {
     let network = step.object;
     if step.before.is_some_and(|old| old.spec == network.spec) {

@@ -7,9 +7,10 @@
 use std::net::IpAddr;
 
 use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
-use weft_model::id::{NetworkId, NodeId, ServiceId};
+use weft_model::id::{NetworkId, NodeId, PayloadId, ServiceId};
 use weft_model::objects::{
-    Endpoint, Network, Node, Resources, Service, StaticPeer, Task, TaskState, Vip,
+    Endpoint, Network, Node, Payload, PayloadKind, Resources, Service, StaticPeer, Task, TaskState,
+    Vip,
 };
 
 use super::conditions::{
@@ -30,8 +31,12 @@ pub(super) enum Key {
     WantedOn(NodeId),
     /// What is on a network: services, removed ones, tasks, endpoints, peers.
     Network(NetworkId),
-    /// Nodes, networks and services of a name, as [`folded`].
+    /// Nodes, networks and services of a name, as [`folded`]; networks that end are not here.
     Name(String),
+    /// Secrets or configs of a name, in its very letters: no DNS knows it.
+    PayloadName(PayloadKind, String),
+    /// Services whose tasks see a secret or a config.
+    Uses(PayloadId),
     /// Services and endpoints that have a name on a network, as [`folded`].
     NameOn(NetworkId, String),
     /// Who holds an address on a network. Nodes are not here: what they have on the ingress network
@@ -47,6 +52,8 @@ pub(super) enum Key {
     Port(u16),
     /// The ingress network.
     Ingress,
+    /// Networks that go once nobody is on them.
+    Ending,
     /// Services with a task on each node.
     Global,
     /// Services whose tasks are replaced, or were halfway.
@@ -220,6 +227,7 @@ fn keys(object: &Object) -> Vec<Key> {
         Object::Task(task) => of_task(task),
         Object::Endpoint(endpoint) => of_endpoint(endpoint),
         Object::Peer(peer) => of_peer(peer),
+        Object::Payload(payload) => of_payload(payload),
     };
     keys.sort_unstable();
     keys.dedup();
@@ -239,6 +247,9 @@ fn of_node(node: &Node) -> Vec<Key> {
 }
 
 fn of_network(network: &Network) -> Vec<Key> {
+    if network.ending {
+        return vec![Key::Ending];
+    }
     let mut keys = vec![Key::Name(folded(&network.spec.name))];
     keys.extend(network.spec.ingress.then_some(Key::Ingress));
     keys
@@ -270,7 +281,14 @@ fn of_service(service: &Service) -> Vec<Key> {
         keys.extend(names.map(|name| Key::NameOn(network.clone(), folded(name))));
         keys.push(Key::Network(network));
     }
+    let uses = service.spec.task.container.payloads();
+    keys.extend(uses.map(|one| Key::Uses(one.id.clone())));
     keys
+}
+
+fn of_payload(payload: &Payload) -> Vec<Key> {
+    let name = payload.spec.name.clone();
+    vec![Key::PayloadName(payload.kind, name)]
 }
 
 fn of_task(task: &Task) -> Vec<Key> {

@@ -23,6 +23,7 @@ mod conditions;
 mod constraint;
 mod dirty;
 mod draft;
+mod ending;
 mod enforcer;
 mod error;
 mod events;
@@ -69,11 +70,12 @@ pub use assign::{OrderBook, SharedNews};
 pub use commands::{
     Attach, DEFAULT_DATA_PATH_PORT, Detacher, InitCluster, MAX_ATTEMPTS, MAX_DELAY, MAX_MOVES,
     MAX_REPLICAS, NodeDescription, add_peer, attach_endpoint, change_node, check_version,
-    create_network, create_service, detach_endpoint, go_on_alone, init_cluster, join, join_as,
-    leave_node, note_certificate, plan_rebalance, plan_update, rebalance_service, remove_network,
-    remove_node, remove_peer, remove_service, restore, role_of_secret, rotate_root, rotate_token,
-    rotate_unlock_key, scale_service, set_advertise_addr, set_impaired, set_node_state, set_role,
-    still_a_manager, update_node, update_service, update_swarm, update_task_status,
+    create_network, create_payload, create_service, detach_endpoint, go_on_alone, init_cluster,
+    join, join_as, leave_node, note_certificate, plan_rebalance, plan_update, rebalance_service,
+    remove_network, remove_node, remove_payload, remove_peer, remove_service, restore,
+    role_of_secret, rotate_root, rotate_token, rotate_unlock_key, scale_service,
+    set_advertise_addr, set_impaired, set_node_state, set_role, still_a_manager, update_node,
+    update_payload, update_service, update_swarm, update_task_status,
 };
 pub use draft::{Entropy, Planned};
 pub use error::{CommandError, ErrorKind};
@@ -94,7 +96,9 @@ pub use state::ClusterState;
 pub use store::{Leadership, ProposeError};
 pub use subnets::{DEFAULT_POOL, DEFAULT_SUBNET_PREFIX_LEN, FIRST_VNI, LAST_VNI};
 pub use table::Table;
-pub use template::{TemplateFields, expand, expand_hostname, expand_mount};
+pub use template::{
+    PayloadLookups, TemplateFields, expand, expand_hostname, expand_mount, expand_payload,
+};
 pub use token::{ParseTokenError, Token, encode as base36_bytes};
 pub use unique::given_twice;
 pub use unlock_key::{ParseUnlockKeyError, UnlockKey};

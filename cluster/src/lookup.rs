@@ -1,10 +1,12 @@
 //! How a name on the command line finds an object: full id, exact name, name in other case, unique
 //! prefix of an id.
 
-use weft_model::id::{EndpointId, NetworkId, NodeId, ServiceId, TaskId};
-use weft_model::objects::{Endpoint, Network, Node, NodeState, Service, Task};
+use weft_model::id::{EndpointId, NetworkId, NodeId, PayloadId, ServiceId, TaskId};
+use weft_model::objects::{
+    Endpoint, Network, Node, NodeState, Payload, PayloadKind, Service, Task,
+};
 
-use super::error::CommandError;
+use super::error::{CommandError, ErrorKind};
 use super::index::{Key, folded};
 use super::state::ClusterState;
 use super::table::Table;
@@ -115,7 +117,7 @@ impl ClusterState {
         )
     }
 
-    /// Finds a network by id, name or unique id prefix.
+    /// Finds a network by id, name or unique id prefix. One that ends has no name any more.
     ///
     /// # Errors
     /// `no such network: X`, or `network X is ambiguous (N matches found)`.
@@ -127,6 +129,54 @@ impl ClusterState {
             by_prefix: with_prefix(&self.networks, first, NetworkId::as_str, reference),
         };
         candidates.find("network", reference, |n| n.id.as_str(), |n| &n.spec.name)
+    }
+
+    /// Finds a network that somebody new may come onto, as [`Self::find_network`].
+    ///
+    /// # Errors
+    /// As of [`Self::find_network`], also where it was removed and waits for its last task.
+    pub fn find_lasting_network(&self, reference: &str) -> Result<&Network, CommandError> {
+        let network = self.find_network(reference)?;
+        if network.ending {
+            return Err(CommandError::not_found(format!(
+                "no such network: {reference} ({} was removed, and ends with its last task)",
+                network.spec.name
+            )));
+        }
+        Ok(network)
+    }
+
+    /// Finds a secret or a config by id, name, in its very letters, or unique id prefix.
+    ///
+    /// # Errors
+    /// `secret not found: X`, or `secret X is ambiguous (N matches found)`; the same of a config.
+    pub fn find_payload(
+        &self,
+        kind: PayloadKind,
+        reference: &str,
+    ) -> Result<&Payload, CommandError> {
+        let first = PayloadId::from(reference);
+        let named = Key::PayloadName(kind, reference.to_owned());
+        let of_kind = |payload: &&Payload| payload.kind == kind;
+        let by_id = self.payloads.get(&first).filter(of_kind);
+        let by_prefix = with_prefix(&self.payloads, first, PayloadId::as_str, reference);
+        let candidates = Candidates {
+            by_id,
+            by_name: self.payloads_at(named).collect(),
+            by_prefix: by_prefix.into_iter().filter(of_kind).collect(),
+        };
+        let found = candidates.find(
+            &kind.to_string(),
+            reference,
+            |p| p.id.as_str(),
+            |p| &p.spec.name,
+        );
+        found.map_err(|error| match error.kind {
+            ErrorKind::NotFound => {
+                CommandError::not_found(format!("{kind} not found: {reference}"))
+            }
+            _ => error,
+        })
     }
 
     /// Finds a service by id, name or unique id prefix.

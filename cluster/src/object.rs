@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use weft_model::id::{EndpointId, NetworkId, NodeId, PeerId, ServiceId, TaskId};
+use weft_model::id::{EndpointId, NetworkId, NodeId, PayloadId, PeerId, ServiceId, TaskId};
 use weft_model::objects::{
-    Cluster, EndingService, Endpoint, Meta, Network, Node, Service, StaticPeer, Task,
+    Cluster, EndingService, Endpoint, Meta, Network, Node, Payload, Service, StaticPeer, Task,
 };
 
 use super::secrets::Secrets;
@@ -70,6 +70,8 @@ pub enum Object {
     Peer(Arc<StaticPeer>),
     /// A node that was removed.
     Removed(Arc<RemovedNode>),
+    /// A secret or a config.
+    Payload(Arc<Payload>),
 }
 
 /// Names one object of the desired state.
@@ -100,6 +102,8 @@ pub enum ObjectId {
     Peer(PeerId),
     /// A node that was removed.
     Removed(NodeId),
+    /// A secret or a config.
+    Payload(PayloadId),
 }
 
 impl Object {
@@ -119,6 +123,7 @@ impl Object {
             Self::Endpoint(e) => ObjectId::Endpoint(e.attachment.endpoint.clone()),
             Self::Peer(p) => ObjectId::Peer(p.id.clone()),
             Self::Removed(r) => ObjectId::Removed(r.id.clone()),
+            Self::Payload(p) => ObjectId::Payload(p.id.clone()),
         }
     }
 
@@ -130,6 +135,7 @@ impl Object {
             Self::Network(o) => Some(&o.meta),
             Self::Service(o) => Some(&o.meta),
             Self::Task(o) => Some(&o.meta),
+            Self::Payload(o) => Some(&o.meta),
             Self::Secrets(_)
             | Self::Counters(_)
             | Self::Cursor(_)
@@ -148,6 +154,7 @@ impl Object {
             Self::Network(o) => Some(&mut Arc::make_mut(o).meta),
             Self::Service(o) => Some(&mut Arc::make_mut(o).meta),
             Self::Task(o) => Some(&mut Arc::make_mut(o).meta),
+            Self::Payload(o) => Some(&mut Arc::make_mut(o).meta),
             Self::Secrets(_)
             | Self::Counters(_)
             | Self::Cursor(_)
@@ -171,7 +178,7 @@ macro_rules! object_from {
 object_from!(Box: Cluster => Cluster, Secrets => Secrets);
 object_from!(Arc: AddressCursor => Cursor, Node => Node, Network => Network, Service => Service,
     EndingService => Ending, Task => Task, Endpoint => Endpoint, StaticPeer => Peer,
-    RemovedNode => Removed);
+    RemovedNode => Removed, Payload => Payload);
 
 impl From<Counters> for Object {
     fn from(o: Counters) -> Self {

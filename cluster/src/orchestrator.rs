@@ -27,7 +27,7 @@ use super::respec::respec;
 use super::state::ClusterState;
 use super::updater::{self, Outcome, Place};
 use super::waits::{IMPAIRED_GRACE_MS, ORPHAN_AFTER_MS, Waits};
-use super::{allocator, enforcer, jobs, keys, rebalance, rotation, scheduler};
+use super::{allocator, ending, enforcer, jobs, keys, rebalance, rotation, scheduler};
 
 /// Tasks that one pass makes for one service at most: what a pass changes is one transaction, and
 /// the manager does nothing else meanwhile. The next pass makes the rest.
@@ -71,6 +71,7 @@ pub fn reconcile(
     dirty.add(draft.changed(), state, &draft.state);
     reap(&mut draft, &dirty);
     forget_ended_services(&mut draft);
+    ending::forget_ended(&mut draft);
     allocator::allocate(&mut draft);
     scheduler::schedule(&mut draft, waits);
     draft.into_changes()

@@ -7,7 +7,8 @@ use super::draft::Draft;
 use super::error::CommandError;
 use super::ipam::Ipam;
 use super::object::ObjectId;
-use super::{allocator, ports};
+use super::state::ClusterState;
+use super::{allocator, ending, ports};
 
 fn host_ports(service: &Service) -> Vec<PortSpec> {
     let ports = service.endpoint.ports.iter();
@@ -23,7 +24,8 @@ fn host_ports(service: &Service) -> Vec<PortSpec> {
 /// for. What it has stays, as far as it fits.
 ///
 /// # Errors
-/// A network is gone, there is no ingress network, a port is in use (the text says by whom), no address is left.
+/// A network, a secret or a config is gone, there is no ingress network, a port is in use (the text says
+/// by whom), no address is left.
 pub(super) fn respec(
     draft: &mut Draft<'_>,
     before: &Service,
@@ -36,17 +38,15 @@ pub(super) fn respec(
         ));
     }
     for network in &service.spec.task.networks {
-        if !draft
-            .state
-            .networks
-            .contains_key(&NetworkId(network.target.clone()))
-        {
+        let id = NetworkId(network.target.clone());
+        if ending::lasting(draft.state.networks.get(&id)).is_none() {
             return Err(CommandError::bad(format!(
                 "network {} of service {} was removed",
                 network.target, service.spec.name
             )));
         }
     }
+    check_payloads(&draft.state, &service)?;
     let had = &service.endpoint.ports;
     let (given, last_port) = ports::allocate(&draft.state, &service.id, &service.spec, had)?;
     service.endpoint.ports = given;
@@ -61,6 +61,19 @@ pub(super) fn respec(
     }
     readdress(draft, &mut service)?;
     Ok(service)
+}
+
+/// What a service saw before may have been removed since. Another one of that name has other bytes.
+fn check_payloads(state: &ClusterState, service: &Service) -> Result<(), CommandError> {
+    let mut uses = service.spec.task.container.payloads();
+    let gone = uses.find(|one| !state.payloads.contains_key(one.id));
+    gone.map_or(Ok(()), |gone| {
+        let (kind, name, service) = (gone.kind, gone.name, &service.spec.name);
+        Err(CommandError::bad(format!(
+            "{kind} {name} of service {service} was removed: the service cannot be again what it was with \
+             it; say with \"weft service update --{kind}-add\" what it is to see"
+        )))
+    })
 }
 
 /// Virtual addresses on the networks of the service alone, and on that for published ports once it

@@ -43,6 +43,10 @@ fn of_mount(mount: &Mount) -> usize {
     MOUNT + mount.source.len() + mount.target.len() + of_volume.sum::<usize>()
 }
 
+/// What a reference to a secret or a config says beside its target, in JSON: its name too, which may
+/// still be to come.
+const REFERENCE: usize = 256;
+
 /// What only containers have.
 fn of_container(container: &ContainerSpec) -> usize {
     let dns = &container.dns_config;
@@ -68,10 +72,14 @@ fn of_task(task: &TaskSpec) -> usize {
     let hostname = Some(&container.hostname).filter(|name| !name.is_empty());
     let health = container.health.iter().flat_map(|health| &health.test);
     let networks = task.networks.iter();
-    let networks = networks.map(|n| n.target.len() + QUOTES + texts(&n.aliases));
+    let networks =
+        networks.map(|n| n.target.len() + QUOTES + texts(&n.aliases) + texts(&n.stack_aliases));
     let preferences = task.placement.preferences.iter();
     let preferences = preferences.map(|p| &p.spread.spread_descriptor);
+    let references = container.payloads();
+    let references = references.map(|one| REFERENCE + one.file.name.len());
     of_container(container)
+        + references.sum::<usize>()
         + texts(&container.args)
         + texts(hostname)
         + texts(&container.env)
@@ -102,7 +110,7 @@ pub(super) fn check_service(spec: &ServiceSpec, nodes: usize) -> Result<(), Comm
     let bytes = of_task(&spec.task);
     if bytes > MAX_TASK {
         return Err(CommandError::bad(format!(
-            "command, environment, mounts, networks and counted restarts of the service have {bytes} bytes, and \
+            "command, environment, mounts, secrets, networks and counted restarts of the service have {bytes} bytes, and \
              may have {MAX_TASK}: keep what is long in a file on the nodes"
         )));
     }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use weft_model::id::{EndpointId, NetworkId, NodeId, PeerId, ServiceId, TaskId};
+use weft_model::id::{EndpointId, NetworkId, NodeId, PayloadId, PeerId, ServiceId, TaskId};
 use weft_model::objects::{
-    Cluster, EndingService, Endpoint, Network, Node, Service, StaticPeer, Task, Version,
+    Cluster, EndingService, Endpoint, Network, Node, Payload, PayloadKind, Service, StaticPeer,
+    Task, Version,
 };
 
 use super::index::{Index, Key};
@@ -48,6 +49,8 @@ pub struct ClusterState {
     pub peers: Table<PeerId, StaticPeer>,
     /// Nodes that were removed, as long as there may be certificates of them.
     pub removed: Table<NodeId, RemovedNode>,
+    /// Secrets and configs.
+    pub payloads: Table<PayloadId, Payload>,
     /// Follows every change of the tables.
     index: Index,
     /// What the last batches changed.
@@ -131,6 +134,7 @@ impl ClusterState {
             Object::Endpoint(o) => self.endpoints.insert(o.attachment.endpoint.clone(), o),
             Object::Peer(o) => self.peers.insert(o.id.clone(), o),
             Object::Removed(o) => self.removed.insert(o.id.clone(), o),
+            Object::Payload(o) => self.payloads.insert(o.id.clone(), o),
         }
     }
 
@@ -159,6 +163,7 @@ impl ClusterState {
             ObjectId::Endpoint(id) => self.endpoints.remove(id),
             ObjectId::Peer(id) => self.peers.remove(id),
             ObjectId::Removed(id) => self.removed.remove(id),
+            ObjectId::Payload(id) => self.payloads.remove(id),
         }
     }
 
@@ -184,6 +189,7 @@ impl ClusterState {
             ObjectId::Endpoint(id) => self.endpoints.shared(id).cloned().map(Object::Endpoint),
             ObjectId::Peer(id) => self.peers.shared(id).cloned().map(Object::Peer),
             ObjectId::Removed(id) => self.removed.shared(id).cloned().map(Object::Removed),
+            ObjectId::Payload(id) => self.payloads.shared(id).cloned().map(Object::Payload),
         }
     }
 
@@ -205,6 +211,7 @@ impl ClusterState {
             endpoints,
             peers,
             removed,
+            payloads,
             index: _,
             recent: _,
         } = self;
@@ -220,6 +227,7 @@ impl ClusterState {
         ids.extend(endpoints.keys().cloned().map(ObjectId::Endpoint));
         ids.extend(peers.keys().cloned().map(ObjectId::Peer));
         ids.extend(removed.keys().cloned().map(ObjectId::Removed));
+        ids.extend(payloads.keys().cloned().map(ObjectId::Payload));
         ids
     }
 
@@ -232,6 +240,12 @@ impl ClusterState {
     /// Ways to objects other than by their id.
     pub(super) fn index(&self) -> &Index {
         &self.index
+    }
+
+    /// Secrets, or configs.
+    pub fn payloads_of(&self, kind: PayloadKind) -> impl Iterator<Item = &Payload> {
+        let all = self.payloads.values();
+        all.filter(move |payload| payload.kind == kind)
     }
 
     /// The network that published ports travel on.
@@ -265,6 +279,7 @@ impl ClusterState {
         tasks_at: tasks, Task(TaskId) => Task;
         endpoints_at: endpoints, Endpoint(EndpointId) => Endpoint;
         peers_at: peers, Peer(PeerId) => StaticPeer;
+        payloads_at: payloads, Payload(PayloadId) => Payload;
     }
 }
 
@@ -285,6 +300,7 @@ impl PartialEq for ClusterState {
             endpoints,
             peers,
             removed,
+            payloads,
             index: _,
             recent: _,
         } = self;
@@ -301,6 +317,7 @@ impl PartialEq for ClusterState {
             && *endpoints == other.endpoints
             && *peers == other.peers
             && *removed == other.removed
+            && *payloads == other.payloads
     }
 }
 
@@ -322,6 +339,7 @@ impl fmt::Debug for ClusterState {
             .field("endpoints", &self.endpoints)
             .field("peers", &self.peers)
             .field("removed", &self.removed)
+            .field("payloads", &self.payloads)
             .finish_non_exhaustive()
     }
 }

@@ -86,6 +86,13 @@ fn check(
         }
     }
     if let Some((network, taken)) = taken_by(state, cidr) {
+        if network.ending {
+            return Err(CommandError::conflict(format!(
+                "subnet {cidr}: {taken} is still used by tasks of network {} that are ending; try \
+                 again in a moment, or choose another --subnet",
+                network.spec.name
+            )));
+        }
         return Err(CommandError::conflict(format!(
             "subnet {cidr} overlaps with {taken} of network {}; choose another --subnet, or leave \
              it out to get a free one",

@@ -1,11 +1,16 @@
 //! Templates in what a task is made of: its host name, the values of its environment, and its mounts
 //! (swarmkit `template/`). Expanded on the task's node; a trial when the service is made finds
-//! mistakes.
+//! mistakes. Those of secrets and configs are in [`payload`].
 
 use gtmpl::{Context, Func, FuncError, Template, Value};
 use weft_model::objects::{ContainerSpec, Mount};
 
 use super::error::CommandError;
+
+mod payload;
+
+pub(super) use payload::check as check_payload;
+pub use payload::{PayloadLookups, expand_payload};
 
 /// Actions, and parentheses, of one template at most: each is a step of depth for who reads it.
 const MAX_DEPTH: usize = 64;

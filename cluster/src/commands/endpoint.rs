@@ -195,7 +195,7 @@ pub fn attach_endpoint(
     node: &NodeId,
     cmd: Attach,
 ) -> Result<Planned<Endpoint>, CommandError> {
-    let network = state.find_network(&cmd.network)?;
+    let network = state.find_lasting_network(&cmd.network)?;
     if network.spec.ingress {
         return Err(CommandError::bad(format!(
             "network {} cannot be attached to: ingress network cannot be attachable",
@@ -341,7 +341,7 @@ pub fn add_peer(
     network: &str,
     peer: &PeerAdd,
 ) -> Result<Planned<StaticPeer>, CommandError> {
-    let network = state.find_network(network)?;
+    let network = state.find_lasting_network(network)?;
     claim(state, network, peer.ip)?;
     let [first, ..] = peer.mac.0;
     if first & 1 == 1 || peer.mac.0 == [0; 6] {

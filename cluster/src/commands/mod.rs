@@ -10,8 +10,10 @@ mod mounts;
 mod network;
 mod node;
 mod node_spec;
+mod payload;
 mod placement;
 mod rebalance;
+mod references;
 mod restore;
 mod service;
 mod swarm;
@@ -28,6 +30,7 @@ pub use node::{
     set_advertise_addr, set_impaired, set_node_state, set_role, still_a_manager, update_node,
 };
 pub use node_spec::{change_node, check_version};
+pub use payload::{create_payload, remove_payload, update_payload};
 pub use rebalance::{MAX_MOVES, plan_rebalance, rebalance_service};
 pub use restore::restore;
 pub use service::{MAX_DELAY, MAX_REPLICAS, create_service, remove_service, scale_service};

@@ -99,7 +99,7 @@ fn options_fit(mount: &Mount) -> Result<(), CommandError> {
 }
 
 /// The full path of a mount in the task, each in one spelling.
-fn target(mount: &Mount) -> Result<String, CommandError> {
+pub(super) fn target(mount: &Mount) -> Result<String, CommandError> {
     let path = &mount.target;
     let invalid = |why: &str| bad(format!("invalid mount target, {why}: {}", shown(path)));
     if !path.starts_with('/') {

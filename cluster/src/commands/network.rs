@@ -2,16 +2,16 @@
 
 use weft_model::id::NetworkId;
 use weft_model::names;
-use weft_model::objects::{EndingService, Meta, Network, NetworkSpec, NodeState, Task, TaskState};
+use weft_model::objects::{Meta, Network, NetworkSpec};
 
-use super::super::conditions::holds_addresses;
+use super::super::conditions::is_active;
 use super::super::draft::{Draft, Entropy, Planned};
 use super::super::error::CommandError;
 use super::super::index::{Key, folded};
-use super::super::object::{Change, ObjectId};
+use super::super::object::Change;
 use super::super::routes::HostRoute;
 use super::super::state::ClusterState;
-use super::super::{sizes, subnets};
+use super::super::{ending, sizes, subnets};
 
 /// No option is known yet: one that changed nothing would promise what is not there.
 fn check_options(spec: &NetworkSpec) -> Result<(), CommandError> {
@@ -100,24 +100,20 @@ pub fn create_network(
     Ok(draft.plan(network))
 }
 
-/// An unwanted task on a node that is down: the node ends it when it returns, with or without the
-/// network. Its addresses stay reserved until then.
-fn waits_for_its_node(state: &ClusterState, task: &Task) -> bool {
-    let node = task.node.as_ref().and_then(|id| state.nodes.get(id));
-    task.desired == TaskState::Remove && node.is_some_and(|n| n.status.state == NodeState::Down)
-}
-
-/// `weft network rm`: also forgets the network's static peers.
+/// `weft network rm`: also forgets the network's static peers. Where tasks that are to stop are still
+/// on it, its name is free at once, and it goes with the last of them ([`Network::ending`]). That is
+/// swarmkit's rule, by which a stack can be removed in one go.
 ///
 /// # Errors
-/// It does not exist, is the ingress network, or something is attached to it; the text says what.
+/// It does not exist, is the ingress network, or a service, a task that is wanted or an endpoint is
+/// attached to it; the text says what.
 pub fn remove_network(
     state: &ClusterState,
     now: u64,
     entropy: &mut Entropy,
     reference: &str,
 ) -> Result<Vec<Change>, CommandError> {
-    let network = state.find_network(reference)?;
+    let network = state.find_lasting_network(reference)?;
     let name = &network.spec.name;
     if network.spec.ingress {
         return Err(CommandError::forbidden(format!(
@@ -135,8 +131,7 @@ pub fn remove_network(
         }
     }
     let mut tasks = state.tasks_at(here());
-    let task = tasks.find(|t| holds_addresses(t) && !waits_for_its_node(state, t));
-    if let Some(task) = task {
+    if let Some(task) = tasks.find(|task| is_active(task)) {
         return Err(CommandError::conflict(format!(
             "network {name} is in use by task {}; try again when it has stopped",
             task.name()
@@ -154,22 +149,13 @@ pub fn remove_network(
         )));
     }
     let mut draft = Draft::new(state, now, entropy);
-    for peer in state.peers_at(here()) {
-        draft.delete(ObjectId::Peer(peer.id.clone()));
+    if ending::is_held(state, &network.id) {
+        draft.put(Network {
+            ending: true,
+            ..network.clone()
+        });
+    } else {
+        ending::forget(&mut draft, &network.id);
     }
-    // What waits for a dead node to return will find that its network is gone.
-    for task in state.tasks_at(here()) {
-        let mut task = task.clone();
-        task.attachments.retain(|a| a.network != network.id);
-        draft.put(task);
-    }
-    let on = |s: &&EndingService| s.vips.iter().any(|v| v.network == network.id);
-    for service in state.ending.values().filter(on) {
-        let mut service = service.clone();
-        service.vips.retain(|v| v.network != network.id);
-        draft.put(service);
-    }
-    draft.delete(ObjectId::Cursor(network.id.clone()));
-    draft.delete(ObjectId::Network(network.id.clone()));
     Ok(draft.into_changes())
 }

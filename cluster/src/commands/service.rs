@@ -19,7 +19,7 @@ use super::super::object::{Change, ObjectId};
 use super::super::state::ClusterState;
 use super::super::{allocator, jobs, ports, sizes, template};
 use super::endpoint::MAX_ALIASES;
-use super::{container, health, placement};
+use super::{container, health, placement, references};
 
 /// Tasks of one service at most. Far above what one service needs here, and low enough that a
 /// slip of the finger does not fill the manager's memory.
@@ -156,11 +156,13 @@ pub(super) fn resolve_networks(
 ) -> Result<(), CommandError> {
     let mut seen = std::collections::BTreeSet::new();
     for attachment in &mut task.networks {
-        let network = state.find_network(&attachment.target).map_err(|mut e| {
-            e.message
-                .push_str("; make it with \"weft network create\" first");
-            e
-        })?;
+        let network = state
+            .find_lasting_network(&attachment.target)
+            .map_err(|mut e| {
+                e.message
+                    .push_str("; make it with \"weft network create\" first");
+                e
+            })?;
         if network.spec.ingress {
             return Err(CommandError::bad(
                 "Service cannot be explicitly attached to the ingress network",
@@ -187,7 +189,8 @@ pub(super) fn resolve_networks(
     Ok(())
 }
 
-/// Whether a service can be what is asked for, by itself. What has several spellings gets one.
+/// Whether a service can be what is asked for, by itself. What has several spellings gets one, and secrets
+/// and configs get both their ids and their names.
 pub(super) fn check_spec(state: &ClusterState, spec: &mut ServiceSpec) -> Result<(), CommandError> {
     names::check_service(&spec.name)?;
     names::check_labels(&spec.labels)?;
@@ -195,6 +198,7 @@ pub(super) fn check_spec(state: &ClusterState, spec: &mut ServiceSpec) -> Result
     container::check(task)?;
     check_process(&task.container)?;
     super::mounts::check(task)?;
+    references::resolve(state, task)?;
     check_replicas(spec.mode)?;
     check_delays(task)?;
     health::check(task, &spec.endpoint.ports)?;
@@ -209,8 +213,8 @@ pub(super) fn check_spec(state: &ClusterState, spec: &mut ServiceSpec) -> Result
 /// `weft service create`
 ///
 /// # Errors
-/// A name or port in use (the text says by whom), an unknown network, a spec that cannot work, no
-/// address left for a virtual IP.
+/// A name or port in use (the text says by whom), an unknown network, secret or config, a spec that
+/// cannot work, no address left for a virtual IP.
 pub fn create_service(
     state: &ClusterState,
     now: u64,

@@ -2,8 +2,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use weft_model::api::{PeerAdd, ServiceUpdate};
-use weft_model::objects::{Availability, Mac, PublishMode};
+use weft_model::objects::{Availability, Mac, PayloadKind, PayloadSpec, PublishMode};
 
+use super::payloads::seeing;
+use super::updates::change;
 use super::*;
 
 /// No address is held twice on one network, whoever holds it, and no Ethernet address stands for two.
@@ -87,6 +89,19 @@ fn assert_unique(state: &ClusterState) {
     assert_eq!(ports.len(), unique.len());
 }
 
+/// What a service uses is there, and no two have one name.
+fn assert_payloads(state: &ClusterState) {
+    for service in state.services.values() {
+        for one in service.spec.task.container.payloads() {
+            let there = &state.payloads[one.id];
+            assert_eq!((there.kind, &*there.spec.name), (one.kind, one.name));
+        }
+    }
+    let names = state.payloads.values().map(|p| (p.kind, &p.spec.name));
+    let unique: BTreeSet<_> = names.collect();
+    assert_eq!(unique.len(), state.payloads.len());
+}
+
 /// The index says what the objects say, however it came about.
 fn assert_index(state: &ClusterState) {
     let mut again = ClusterState::default();
@@ -115,6 +130,10 @@ pub(super) enum Step {
     Availability(u8, bool),
     Impaired(u8, bool),
     Gone(u8),
+    Secret(u8),
+    Relabel(u8, u8),
+    Sees(u8, u8),
+    RemoveSecret(u8),
 }
 
 pub(super) fn step() -> impl Strategy<Value = Step> {
@@ -136,6 +155,10 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         (1..4u8, any::<bool>()).prop_map(|(n, drain)| Step::Availability(n, drain)),
         (1..4u8, any::<bool>()).prop_map(|(n, why)| Step::Impaired(n, why)),
         (2..4u8).prop_map(Step::Gone),
+        (0..3u8).prop_map(Step::Secret),
+        (0..3u8, any::<u8>()).prop_map(|(k, label)| Step::Relabel(k, label)),
+        (0..4u8, 0..3u8).prop_map(|(s, k)| Step::Sees(s, k)),
+        (0..3u8).prop_map(Step::RemoveSecret),
     ]
 }
 
@@ -162,6 +185,51 @@ fn fail(world: &mut World, i: u8) {
     if let Some(id) = running.get(usize::from(i) % running.len().max(1)) {
         world.report(id, TaskState::Failed);
     }
+}
+
+/// A secret or a config, by its number.
+fn payload(world: &mut World, step: &Step) -> Result<(), CommandError> {
+    let kind = |n: u8| {
+        if n == 0 {
+            PayloadKind::Config
+        } else {
+            PayloadKind::Secret
+        }
+    };
+    let spec = |n: u8, label: u8| PayloadSpec {
+        name: format!("key{n}"),
+        labels: BTreeMap::from([("a".to_owned(), label.to_string())]),
+        data: vec![7].into(),
+        ..PayloadSpec::default()
+    };
+    match *step {
+        Step::Secret(n) => world
+            .run(|st, now, e| create_payload(st, now, e, kind(n), spec(n, 0)))
+            .map(drop),
+        Step::Relabel(n, label) => {
+            let (name, spec) = (format!("key{n}"), spec(n, label));
+            world
+                .run(|st, now, e| update_payload(st, now, e, kind(n), &name, None, spec))
+                .map(drop)
+        }
+        Step::RemoveSecret(n) => world
+            .run(|st, now, e| remove_payload(st, now, e, kind(n), &format!("key{n}")))
+            .map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// A service sees that secret and no other.
+fn sees(world: &mut World, s: u8, n: u8) -> Result<(), CommandError> {
+    let name = format!("s{s}");
+    if world.state.find_service(&name).is_err() {
+        return Ok(());
+    }
+    change(world, &name, |spec| {
+        let seen = seeing(spec.clone(), &[&format!("key{n}")]);
+        *spec = seen;
+    })
+    .map(drop)
 }
 
 fn publish_more(world: &mut World, s: u8, host: bool) -> Result<(), CommandError> {
@@ -254,6 +322,8 @@ pub(super) fn play(world: &mut World, step: Step) {
             world.create(spec).map(drop)
         }
         Step::Publish(s, host) => publish_more(world, s, host),
+        Step::Sees(s, n) => sees(world, s, n),
+        Step::Secret(_) | Step::Relabel(..) | Step::RemoveSecret(_) => payload(world, &step),
         Step::Availability(n, drain) => {
             let wanted = if drain {
                 Availability::Drain
@@ -291,6 +361,7 @@ proptest! {
             assert_unique(&world.state);
             assert_eq!(given_twice(&world.state), None);
             assert_index(&world.state);
+            assert_payloads(&world.state);
         }
     }
 }

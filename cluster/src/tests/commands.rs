@@ -1,5 +1,6 @@
 use weft_model::objects::{EndpointMode, Protocol, PublishMode};
 
+use super::payloads::seeing;
 use super::*;
 
 #[track_caller]
@@ -339,9 +340,9 @@ fn join_secrets_decide_the_role_and_rotate() {
 fn the_state_survives_serialisation() {
     let mut world = World::new(2);
     world.network("n", &[]).unwrap();
-    world
-        .create(publish(on(spec("web", 2), "n"), 8000, 80))
-        .unwrap();
+    world.secret("key");
+    let web = seeing(publish(on(spec("web", 2), "n"), 8000, 80), &["key"]);
+    world.create(web).unwrap();
     let mut again = ClusterState::default();
     for id in world.state.ids() {
         let text = serde_json::to_string(&world.state.get(&id).unwrap()).unwrap();

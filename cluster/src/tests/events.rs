@@ -1,7 +1,7 @@
 //! What is told of changes, and what is not.
 
 use weft_model::api::{Event, EventAction, EventKind};
-use weft_model::objects::Availability;
+use weft_model::objects::{Availability, PayloadKind, PayloadSpec};
 
 use super::*;
 
@@ -168,6 +168,47 @@ fn why_a_task_waits_is_told_and_who_joins_a_network() {
         told(&removed),
         [format!("network remove {network} name=back")]
     );
+}
+
+#[test]
+fn secrets_are_told_by_their_names() {
+    let mut world = World::new(1);
+    let made = of(&mut world, |world| {
+        world.secret("key");
+    });
+    let kind = PayloadKind::Secret;
+    let id = world.state.find_payload(kind, "key").unwrap().id.clone();
+    assert_eq!(told(&made), [format!("secret create {id} name=key")]);
+    world.now += 1_500;
+    let labelled = PayloadSpec {
+        name: "key".to_owned(),
+        labels: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
+        ..PayloadSpec::default()
+    };
+    let updated = of(&mut world, |world| {
+        world
+            .run(|s, now, e| update_payload(s, now, e, kind, "key", None, labelled))
+            .unwrap();
+    });
+    assert_eq!(told(&updated), [format!("secret update {id} name=key")]);
+    assert_eq!(updated[0].time, world.now / 1000);
+    let gone = of(&mut world, |world| {
+        world.forget_secret("key").unwrap();
+    });
+    assert_eq!(told(&gone), [format!("secret remove {id} name=key")]);
+    let kind = PayloadKind::Config;
+    let spec = PayloadSpec {
+        name: "app".to_owned(),
+        data: vec![7].into(),
+        ..PayloadSpec::default()
+    };
+    let made = of(&mut world, |world| {
+        world
+            .run(|s, now, e| create_payload(s, now, e, kind, spec))
+            .unwrap();
+    });
+    let id = world.state.find_payload(kind, "app").unwrap().id.clone();
+    assert_eq!(told(&made), [format!("config create {id} name=app")]);
 }
 
 #[test]
