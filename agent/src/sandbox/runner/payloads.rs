@@ -109,7 +109,12 @@ impl Runner {
             if !content.template {
                 return Ok(content.data.clone());
             }
-            let expanded = expand_payload(content.data.expose(), &fields, &lookups);
+            let expanded = expand_payload(
+                content.data.expose(),
+                &fields,
+                &lookups,
+                used.kind.max_bytes(),
+            );
             let expanded = expanded.map_err(|error| RunError::PayloadTemplate {
                 kind: used.kind,
                 name: used.name.to_owned(),
