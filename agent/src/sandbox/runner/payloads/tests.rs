@@ -142,7 +142,10 @@ fn files_are_in_memory_with_their_owners_and_go_with_the_task() {
     }
 
     // Known by these files alone, and whoever has a copy of the mount has nothing.
-    assert_eq!(runner.known().expect("known"), [task.id.clone()]);
+    assert_eq!(
+        runner.known().expect("known"),
+        std::slice::from_ref(&task.id)
+    );
     let copy = dir.path().join("copy");
     std::fs::create_dir(&copy).expect("made");
     namespaces::bind(&folder, &copy, false).expect("bound");
@@ -170,12 +173,12 @@ fn what_an_agent_left_is_known_and_cleared_by_the_next_one() {
     // And one on top of it.
     mounts::mount_new("tmpfs", &folder, NewFlags::default(), "size=64k").expect("mounted");
     let next = runner(&dir);
-    assert_eq!(next.known().expect("known"), [task.id.clone()]);
+    assert_eq!(next.known().expect("known"), std::slice::from_ref(&task.id));
     next.remove_all().expect("removed");
     assert!(!folder.exists() && !dir.path().join("tasks/t1").exists());
     // After the machine's end there is at most a folder.
     std::fs::create_dir_all(&folder).expect("made");
-    assert_eq!(next.known().expect("known"), [task.id.clone()]);
+    assert_eq!(next.known().expect("known"), std::slice::from_ref(&task.id));
     next.finish(&task.id, &TaskStatus::default())
         .expect("finish");
     assert!(!folder.exists());
