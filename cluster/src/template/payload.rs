@@ -77,7 +77,6 @@ impl Lookup<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Piece<'a> {
     Text(&'a str),
-    Comment(&'a str),
     /// With the number of its line.
     Action(usize, &'a str),
 }
@@ -126,31 +125,41 @@ fn action_end(rest: &str) -> Result<(usize, bool), String> {
     Err(format!("an action has no {END}"))
 }
 
-/// Number of the line in which `rest`, the end of `text`, begins.
-fn line(text: &str, rest: &str) -> usize {
-    let before = text.len() - rest.len();
-    let breaks = text.bytes().take(before).filter(|byte| *byte == b'\n');
-    breaks.count() + 1
-}
-
+/// The parts of a template but for comments, and with the white space gone that actions take away: where
+/// a letter of several bytes comes before it, the library would end within that.
 fn pieces(text: &str) -> Result<Vec<Piece<'_>>, String> {
-    let (mut pieces, mut actions) = (Vec::new(), 0);
+    const SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
+    let (mut pieces, mut actions, mut line) = (Vec::new(), 0, 1);
+    let breaks = |part: &str| part.matches('\n').count();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once(ACTION) {
         actions += 1;
         if actions > MAX_ACTIONS {
             return Err(format!("it has more than {MAX_ACTIONS} actions"));
         }
-        let line = line(text, after);
-        let (end, comment) = action_end(after).map_err(|why| format!("line {line}: {why}"))?;
+        line += breaks(before);
+        let at = |why: String| format!("line {line}: {why}");
+        let (end, comment) = action_end(after).map_err(at)?;
         let (inside, next) = after.split_at(end);
+        let next = next.strip_prefix(END).unwrap_or(next);
+        let (before, inside) = match inside.strip_prefix("- ") {
+            Some(inside) => (before.trim_end_matches(SPACE), inside),
+            None => (before, inside),
+        };
+        let (inside, next) = match inside.strip_suffix(" -") {
+            Some(inside) => (inside, next.trim_start_matches(SPACE)),
+            None => (inside, next),
+        };
         pieces.push(Piece::Text(before));
-        pieces.push(if comment {
-            Piece::Comment(inside)
-        } else {
-            Piece::Action(line, inside)
-        });
-        rest = next.strip_prefix(END).unwrap_or(next);
+        if !comment {
+            if inside.starts_with("- ") || inside.ends_with(" -") {
+                return Err(at("the action cannot be read".to_owned()));
+            }
+            pieces.push(Piece::Action(line, inside));
+        }
+        let gone = after.len() - next.len();
+        line += after.get(..gone).map_or(0, breaks);
+        rest = next;
     }
     pieces.push(Piece::Text(rest));
     Ok(pieces)
@@ -220,8 +229,14 @@ impl<'a> Prepared<'a> {
         let mut deep = 0;
         for piece in pieces(text)? {
             match piece {
-                Piece::Text(text) => this.text.push_str(text),
-                Piece::Comment(inside) => this.put(inside),
+                Piece::Text(text) => match text.strip_suffix('{') {
+                    // With what follows it, it would begin an action.
+                    Some(head) => {
+                        this.text.push_str(head);
+                        this.put("\"{\"");
+                    }
+                    None => this.text.push_str(text),
+                },
                 Piece::Action(line, inside) => {
                     deep += depth(inside);
                     let action = this.without_calls(inside);
@@ -264,7 +279,7 @@ impl<'a> Prepared<'a> {
             };
             check_words(before)?;
             let next = parts.peek().map_or("", |next| next.trim_start());
-            if !(next.is_empty() || next.starts_with(['|', ')', '-'])) {
+            if !(next.is_empty() || next.starts_with(['|', ')'])) {
                 return Err(one_name(function));
             }
             let number = self.number(Lookup {
@@ -298,7 +313,7 @@ impl<'a> Prepared<'a> {
     /// The first action that is none by itself.
     fn unreadable(&self) -> String {
         let bad = self.actions.iter().find(|(_, action)| {
-            let mut words = action.split_whitespace().filter(|word| *word != "-");
+            let mut words = action.split_whitespace();
             let alone = match words.next() {
                 Some("else" | "end") => return false,
                 Some("if") => format!("{ACTION}{action}{END}{ACTION}end{END}"),
@@ -485,6 +500,13 @@ mod tests {
             ("plain", "plain"),
             ("a={{secret \"key\"}}\n", "a=hunter2\n"),
             ("{{- secret \"key\" -}} \n", "hunter2"),
+            (
+                "\u{fc} \n{{- env \"NOTHING\" -}}\t\u{fc} {{- /* no */ -}} .",
+                "\u{fc}\u{fc}.",
+            ),
+            // What becomes neighbours is no action.
+            ("{ {{- /* no */ -}} { printf 1 }}", "{{ printf 1 }}"),
+            ("[{ {{- env \"NOTHING\" -}} {{/**/}} {", "[{ {"),
             // As it is, also where it is a template.
             ("{{secret \"template\"}}", "{{.Task.Slot}}"),
             ("{{env \"GREETING\"}}", "gr\u{fc}\u{df} {{.Service.Name}}"),
@@ -567,6 +589,10 @@ mod tests {
                 "line 3: the action cannot be read",
             ),
             ("{{if .Task.Slot}}", "a condition has no end"),
+            (
+                "{{- /*\n*/ -}}\n{{- - x}}",
+                "line 3: the action cannot be read",
+            ),
             ("{{/* }}", "a comment has to end with */}}"),
         ] {
             let message = refusal(text);

@@ -335,6 +335,7 @@ fn files_that_cannot_be_are_refused() {
         task_of(&mut spec).runtime = Runtime::Container;
         spec
     };
+    let of_other_kind = format!("config not found: {a}");
     let secrets = |given: Vec<SecretReference>| with(|container| container.secrets = given);
     for (spec, kind, says) in [
         (
@@ -355,7 +356,7 @@ fn files_that_cannot_be_are_refused() {
                 }];
             }),
             NOT_FOUND,
-            &format!("config not found: {a}"),
+            of_other_kind.as_str(),
         ),
         (
             secrets(vec![secret("", "x")]),
