@@ -505,6 +505,23 @@ fn an_update_that_fails_stops_where_the_way_back_is_gone() {
 }
 
 #[test]
+fn a_swarm_that_begins_again_from_a_backup_has_them() {
+    let mut world = World::new(1);
+    let id = world.secret("key");
+    world.create(seeing(spec("web", 1), &["key"])).expect("web");
+    let (state, now) = (&world.state, world.now);
+    let restored = restore(state, now, &mut world.entropy, node(9), &description(9));
+    let changes = restored.expect("a backup").changes;
+    world.state.apply(&changes);
+    let found = world.state.find_payload(PayloadKind::Secret, "key");
+    let found = found.expect("it is there");
+    assert_eq!(
+        (&found.id, found.spec.data.expose()),
+        (&id, &b"hunter2"[..])
+    );
+}
+
+#[test]
 fn nodes_are_given_what_their_tasks_see_and_orders_do_not_change_with_it() {
     let mut world = World::new(1);
     let mut book = OrderBook::default();
