@@ -77,7 +77,6 @@ impl Lookup<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Piece<'a> {
     Text(&'a str),
-    Comment(&'a str),
     /// With the number of its line.
     Action(usize, &'a str),
 }
@@ -126,31 +125,41 @@ fn action_end(rest: &str) -> Result<(usize, bool), String> {
     Err(format!("an action has no {END}"))
 }
 
-/// Number of the line in which `rest`, the end of `text`, begins.
-fn line(text: &str, rest: &str) -> usize {
-    let before = text.len() - rest.len();
-    let breaks = text.bytes().take(before).filter(|byte| *byte == b'\n');
-    breaks.count() + 1
-}
-
+/// The parts of a template but for comments, and with the white space gone that actions take away: where
+/// a letter of several bytes comes before it, the library would end within that.
 fn pieces(text: &str) -> Result<Vec<Piece<'_>>, String> {
-    let (mut pieces, mut actions) = (Vec::new(), 0);
+    const SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
+    let (mut pieces, mut actions, mut line) = (Vec::new(), 0, 1);
+    let breaks = |part: &str| part.matches('\n').count();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once(ACTION) {
         actions += 1;
         if actions > MAX_ACTIONS {
             return Err(format!("it has more than {MAX_ACTIONS} actions"));
         }
-        let line = line(text, after);
-        let (end, comment) = action_end(after).map_err(|why| format!("line {line}: {why}"))?;
+        line += breaks(before);
+        let at = |why: String| format!("line {line}: {why}");
+        let (end, comment) = action_end(after).map_err(at)?;
         let (inside, next) = after.split_at(end);
+        let next = next.strip_prefix(END).unwrap_or(next);
+        let (before, inside) = match inside.strip_prefix("- ") {
+            Some(inside) => (before.trim_end_matches(SPACE), inside),
+            None => (before, inside),
+        };
+        let (inside, next) = match inside.strip_suffix(" -") {
+            Some(inside) => (inside, next.trim_start_matches(SPACE)),
+            None => (inside, next),
+        };
         pieces.push(Piece::Text(before));
-        pieces.push(if comment {
-            Piece::Comment(inside)
-        } else {
-            Piece::Action(line, inside)
-        });
-        rest = next.strip_prefix(END).unwrap_or(next);
+        if !comment {
+            if inside.starts_with("- ") || inside.ends_with(" -") {
+                return Err(at("the action cannot be read".to_owned()));
+            }
+            pieces.push(Piece::Action(line, inside));
+        }
+        let gone = after.len() - next.len();
+        line += after.get(..gone).map_or(0, breaks);
+        rest = next;
     }
     pieces.push(Piece::Text(rest));
     Ok(pieces)
@@ -220,8 +229,14 @@ impl<'a> Prepared<'a> {
         let mut deep = 0;
         for piece in pieces(text)? {
             match piece {
-                Piece::Text(text) => this.text.push_str(text),
-                Piece::Comment(inside) => this.put(inside),
+                Piece::Text(text) => match text.strip_suffix('{') {
+                    // With what follows it, it would begin an action.
+                    Some(head) => {
+                        this.text.push_str(head);
+                        this.put("\"{\"");
+                    }
+                    None => this.text.push_str(text),
+                },
                 Piece::Action(line, inside) => {
                     deep += depth(inside);
                     let action = this.without_calls(inside);
@@ -264,7 +279,7 @@ impl<'a> Prepared<'a> {
             };
             check_words(before)?;
             let next = parts.peek().map_or("", |next| next.trim_start());
-            if !(next.is_empty() || next.starts_with(['|', ')', '-'])) {
+            if !(next.is_empty() || next.starts_with(['|', ')'])) {
                 return Err(one_name(function));
             }
             let number = self.number(Lookup {
@@ -298,7 +313,7 @@ impl<'a> Prepared<'a> {
     /// The first action that is none by itself.
     fn unreadable(&self) -> String {
         let bad = self.actions.iter().find(|(_, action)| {
-            let mut words = action.split_whitespace().filter(|word| *word != "-");
+            let mut words = action.split_whitespace();
             let alone = match words.next() {
                 Some("else" | "end") => return false,
                 Some("if") => format!("{ACTION}{action}{END}{ACTION}end{END}"),
@@ -437,172 +452,4 @@ pub(crate) fn check(text: &[u8]) -> Result<(), CommandError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A task with one secret, a config that is none of UTF-8, and a variable.
-    struct Task;
-
-    impl PayloadLookups for Task {
-        fn secret(&self, target: &str) -> Option<&[u8]> {
-            match target {
-                "key" => Some(b"hunter2"),
-                "template" => Some(b"{{.Task.Slot}}"),
-                _ => None,
-            }
-        }
-
-        fn config(&self, target: &str) -> Option<&[u8]> {
-            match target {
-                "/etc/raw" => Some(&[0xff, 0xfe]),
-                "long" => Some(&[b'x'; 1000]),
-                _ => None,
-            }
-        }
-
-        fn env(&self, key: &str) -> Option<String> {
-            (key == "GREETING").then(|| "gr\u{fc}\u{df} {{.Service.Name}}".to_owned())
-        }
-    }
-
-    fn expanded(text: &str) -> Result<String, String> {
-        let bytes = expand_payload(text.as_bytes(), &TemplateFields::trial(), &Task, 1500);
-        let bytes = bytes.map_err(|error| error.message)?;
-        Ok(String::from_utf8(bytes).expect("text"))
-    }
-
-    fn refusal(text: &str) -> String {
-        let message = expanded(text).expect_err(text);
-        assert!(message.starts_with("invalid template: "), "{message}");
-        assert!(message.contains("{{env \"KEY\"}}"), "{message}");
-        assert!(!message.contains("hunter2"), "{message}");
-        message
-    }
-
-    #[test]
-    fn functions_are_swarmkits() {
-        for (text, out) in [
-            ("plain", "plain"),
-            ("a={{secret \"key\"}}\n", "a=hunter2\n"),
-            ("{{- secret \"key\" -}} \n", "hunter2"),
-            // As it is, also where it is a template.
-            ("{{secret \"template\"}}", "{{.Task.Slot}}"),
-            ("{{env \"GREETING\"}}", "gr\u{fc}\u{df} {{.Service.Name}}"),
-            ("<{{env \"NOTHING\"}}>", "<>"),
-            ("{{.Service.Name}}.{{.Task.Slot}}", "service.1"),
-            (
-                "{{join \":\" .Service.Name (secret \"key\") (env \"X\")}}",
-                "service:hunter2:",
-            ),
-            (
-                "{{if eq (secret \"key\") \"hunter2\"}}yes{{else}}no{{end}}",
-                "yes",
-            ),
-            ("{{if env \"NOTHING\"}}yes{{else}}no{{end}}", "no"),
-            ("{{secret \"key\" | urlquery}}", "hunter2"),
-            // What is not asked for is not missed.
-            ("{{if env \"NOTHING\"}}{{secret \"nope\"}}{{end}}.", "."),
-            ("{{/* secret of {{nobody}} */}}x", "x"),
-            // Templates of others, as Prometheus has them.
-            ("{{\"{{\"}} $labels.job {{\"}}\"}}", "{{ $labels.job }}"),
-            ("it's \u{fc}ber `{}` $x", "it's \u{fc}ber `{}` $x"),
-        ] {
-            assert_eq!(expanded(text), Ok(out.to_owned()), "{text}");
-        }
-        let raw = expand_payload(&[0xff, b'{'], &TemplateFields::trial(), &Task, 10);
-        assert_eq!(raw, Ok(vec![0xff, b'{']), "bytes that are no template");
-    }
-
-    #[test]
-    fn what_a_task_does_not_see_is_named() {
-        for (text, says) in [
-            ("{{secret \"nope\"}}", "secret target nope not found"),
-            ("{{config \"key\"}}", "config target key not found"),
-            (
-                "{{config \"/etc/raw\"}}",
-                "config target /etc/raw is no text in UTF-8",
-            ),
-            (
-                "{{.Task.Nope}} {{secret \"key\"}}",
-                "there is no field Nope",
-            ),
-            ("{{.Secrets}}", "there is no field Secrets"),
-        ] {
-            let message = refusal(text);
-            assert!(message.contains(says), "{text}: {message}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_carried_out_is_refused_with_its_line() {
-        for (text, says) in [
-            (
-                "\n{{secret .Task.Slot}}",
-                "line 2: secret takes one name in quotes",
-            ),
-            (
-                "{{secret \"key\" \"b\"}}",
-                "line 1: secret takes one name in quotes",
-            ),
-            ("{{\"key\" | secret}}", "secret takes one name in quotes"),
-            (
-                "{{range .Task}}{{.}}{{end}}",
-                "range is not carried out here",
-            ),
-            (
-                "{{printf \"%99999999d\" 1}}",
-                "printf is not carried out here",
-            ),
-            ("{{$a := secret \"key\"}}", "$ is not carried out here"),
-            (
-                "{{.Lookup0}}{{secret \"key\"}}",
-                "Lookup0 is not carried out here",
-            ),
-            ("{{secret \"key\"", "an action has no }}"),
-            ("{{ {{ }}", "there is {{ within an action"),
-            ("a\nb {{\n}}", "line 2: an action has to stand on one line"),
-            ("{{\u{fc}}}", "none of English"),
-            (
-                "\n\n{{nope \"hunter2\"}}",
-                "line 3: the action cannot be read",
-            ),
-            ("{{if .Task.Slot}}", "a condition has no end"),
-            ("{{/* }}", "a comment has to end with */}}"),
-        ] {
-            let message = refusal(text);
-            assert!(message.contains(says), "{text}: {message}");
-            let checked = check(text.as_bytes()).expect_err(text).message;
-            assert_eq!(checked, message, "{text}");
-        }
-        let text = [&b"{{secret \"key\"}}"[..], &[0xff]].concat();
-        let message = check(&text).expect_err("no text").message;
-        assert!(message.contains("it is no text in UTF-8"), "{message}");
-    }
-
-    #[test]
-    fn no_template_is_a_bomb() {
-        let long = "{{config \"long\"}}";
-        assert_eq!(expanded(long).map(|out| out.len()), Ok(1000));
-        let twice = refusal(&long.repeat(2));
-        assert!(twice.contains("has more than 1500 bytes"), "{twice}");
-        let many = refusal(&"{{env \"A\"}}".repeat(MAX_ACTIONS + 1));
-        assert!(many.contains("more than 1024 actions"), "{many}");
-        let nested = format!(
-            "{}{}",
-            "{{if true}}".repeat(MAX_DEPTH + 1),
-            "{{end}}".repeat(MAX_DEPTH + 1)
-        );
-        let nested = refusal(&nested);
-        assert!(nested.contains("more than 64 conditions"), "{nested}");
-        let deep = refusal(&format!("{{{{{}", "(".repeat(1000)));
-        assert!(deep.contains("an action has no }}"), "{deep}");
-        let deep = refusal(&format!("{{{{{}}}}}", "(".repeat(1000)));
-        assert!(deep.contains("parentheses"), "{deep}");
-    }
-
-    #[test]
-    fn what_needs_a_task_is_not_missed_before_there_is_one() {
-        assert_eq!(check(b"{{secret \"nope\"}} {{.Task.Nope}}"), Ok(()));
-        assert_eq!(check(&[0xff, 0xfe]), Ok(()));
-    }
-}
+mod tests;

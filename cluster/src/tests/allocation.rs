@@ -199,7 +199,7 @@ fn payload(world: &mut World, step: &Step) -> Result<(), CommandError> {
     let spec = |n: u8, label: u8| PayloadSpec {
         name: format!("key{n}"),
         labels: BTreeMap::from([("a".to_owned(), label.to_string())]),
-        data: vec![7].into(),
+        data: vec![7u8].into(),
         ..PayloadSpec::default()
     };
     match *step {

@@ -63,7 +63,8 @@ fn a_network_ends_with_the_last_task_on_it() {
     );
     world.network("n", &[]).expect("the name is free");
     let new = world.state.find_network("n").expect("there").clone();
-    assert_ne!((&new.id, new.vni), (&id, vni));
+    assert_ne!(new.id, id);
+    assert_ne!(new.vni, vni);
     assert_eq!(given_twice(&world.state), None);
     // What it has stays its own until then.
     refused(
@@ -89,7 +90,7 @@ fn a_network_does_not_wait_for_nodes_that_are_down() {
     assert!(!world.state.networks.contains_key(&id));
     let left: Vec<&Task> = world.state.tasks.values().collect();
     assert_eq!(left.len(), 1, "node2 may still run its own");
-    assert_eq!(left[0].attachments, []);
+    assert!(left[0].attachments.is_empty(), "{:?}", left[0]);
     assert!(
         world.state.ending.values().all(|s| s.vips.is_empty()),
         "{:?}",
@@ -132,7 +133,7 @@ fn a_network_is_told_of_once_it_is_gone() {
         .expect("it is there");
     let before = world.state.clone();
     world.remove_network("n").expect("it ends");
-    assert_eq!(of_networks(&before, &world), []);
+    assert!(of_networks(&before, &world).is_empty(), "it is no news yet");
     // Its end outlives a restart of all managers.
     let mut again = ClusterState::default();
     for id in world.state.ids() {

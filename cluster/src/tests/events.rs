@@ -199,7 +199,7 @@ fn secrets_are_told_by_their_names() {
     let kind = PayloadKind::Config;
     let spec = PayloadSpec {
         name: "app".to_owned(),
-        data: vec![7].into(),
+        data: vec![7u8].into(),
         ..PayloadSpec::default()
     };
     let made = of(&mut world, |world| {

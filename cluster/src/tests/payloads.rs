@@ -335,6 +335,7 @@ fn files_that_cannot_be_are_refused() {
         task_of(&mut spec).runtime = Runtime::Container;
         spec
     };
+    let of_other_kind = format!("config not found: {a}");
     let secrets = |given: Vec<SecretReference>| with(|container| container.secrets = given);
     for (spec, kind, says) in [
         (
@@ -355,7 +356,7 @@ fn files_that_cannot_be_are_refused() {
                 }];
             }),
             NOT_FOUND,
-            &format!("config not found: {a}"),
+            of_other_kind.as_str(),
         ),
         (
             secrets(vec![secret("", "x")]),
@@ -501,6 +502,23 @@ fn an_update_that_fails_stops_where_the_way_back_is_gone() {
     let status = service.update_status.as_ref().expect("a status");
     let says = "secret old of service web was removed";
     assert!(status.message.contains(says), "{}", status.message);
+}
+
+#[test]
+fn a_swarm_that_begins_again_from_a_backup_has_them() {
+    let mut world = World::new(1);
+    let id = world.secret("key");
+    world.create(seeing(spec("web", 1), &["key"])).expect("web");
+    let (state, now) = (&world.state, world.now);
+    let restored = restore(state, now, &mut world.entropy, node(9), &description(9));
+    let changes = restored.expect("a backup").changes;
+    world.state.apply(&changes);
+    let found = world.state.find_payload(PayloadKind::Secret, "key");
+    let found = found.expect("it is there");
+    assert_eq!(
+        (&found.id, found.spec.data.expose()),
+        (&id, &b"hunter2"[..])
+    );
 }
 
 #[test]

@@ -93,6 +93,7 @@ pub(super) fn describe(applied: &Applied, member: RaftId) -> SnapshotMeta {
 #[cfg(test)]
 mod tests {
     use weft_cluster::Counters;
+    use weft_model::objects::{Meta, Payload, PayloadKind, PayloadSpec};
 
     use super::*;
 
@@ -103,10 +104,20 @@ mod tests {
             last_vni: 4711,
             ..Counters::default()
         }));
+        state.put(Object::from(Payload {
+            id: "key".into(),
+            kind: PayloadKind::Secret,
+            meta: Meta::default(),
+            spec: PayloadSpec {
+                data: b"hunter2".to_vec().into(),
+                ..PayloadSpec::default()
+            },
+        }));
         state.version = 9;
         let bytes = encode(&state);
         let again = decode(&bytes).unwrap();
         assert_eq!(again, state);
+        assert_eq!(again.payloads.len(), 1);
         let before = again.changed_since(8);
         assert_eq!(before, None, "who follows its changes looks at everything");
         let newer = String::from_utf8(bytes.clone()).unwrap();
