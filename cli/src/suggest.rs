@@ -5,13 +5,8 @@
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Commands of docker that weft does not have yet, by the word that is missing and the one before it.
-const NOT_YET: [(&str, &str); 9] = [
+const NOT_YET: [(&str, &str); 4] = [
     ("network", "prune"),
-    ("stack", "deploy"),
-    ("stack", "ls"),
-    ("stack", "ps"),
-    ("stack", "rm"),
-    ("stack", "services"),
     ("weft", "config"),
     ("weft", "secret"),
     ("weft", "container"),

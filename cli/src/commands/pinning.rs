@@ -96,7 +96,15 @@ impl Pinned {
         }
     }
 
-    fn warning(&self) -> Vec<String> {
+    /// Why nobody knows which image it is, where that was asked for.
+    #[must_use]
+    pub(super) fn failed(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+
+    /// What [`Pinned::warn`] tells, a line each.
+    #[must_use]
+    pub(super) fn warning(&self) -> Vec<String> {
         let Some(why) = &self.failed else {
             return Vec::new();
         };

@@ -406,7 +406,7 @@ fn time(unix_ms: u64) -> String {
 }
 
 /// Orders `node-2` before `node-10`.
-fn natural(a: &str, b: &str) -> Ordering {
+pub(super) fn natural(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a, b);
     loop {
         let (left, right) = (digits(a), digits(b));

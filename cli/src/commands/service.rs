@@ -13,7 +13,9 @@ use weft_model::objects::{
     Runtime, Service, ServiceMode, ServiceSpec, TaskSpec,
 };
 
-use crate::args::{ConnectionArgs, ModeArg, ServiceCommand, ServiceCreateArgs, env};
+use crate::args::{
+    ConnectionArgs, FilterArgs, FormatArgs, ModeArg, ServiceCommand, ServiceCreateArgs, env,
+};
 use crate::commands::{
     converge, finish, local_range, local_volumes, logs, names, paths, pinning, rows,
     service_pretty, service_update, show, tasks, unique,
@@ -39,23 +41,9 @@ pub(super) async fn run(
     match command {
         ServiceCommand::Create(args) => create(client, *args, out).await?,
         ServiceCommand::Ls { filter, format } => {
-            let filters = Filters::of(&filter, &KEYS)?;
+            let filters = filters(&filter)?;
             let services: Vec<ServiceDetail> = client.get("/v1/services").await?;
-            let errors: Vec<String> = services
-                .iter()
-                .flat_map(|s| {
-                    let errors = s.port_errors.iter().chain(&s.waiting);
-                    errors.map(|error| (&s.service.spec.name, error))
-                })
-                .map(|(name, error)| format!("weft: warning: service {name}: {error}"))
-                .collect();
-            let mut listing = rows::services(services);
-            listing.keep(&filters);
-            out.listing(&listing, &format)?;
-            if format.format.is_none() && !format.quiet {
-                out.flush()?;
-                errors.iter().for_each(|error| complain(error));
-            }
+            list(services, &filters, &format, out)?;
         }
         ServiceCommand::Ps(args) => {
             let tasks_of: Vec<String> = args.refs.iter().map(|name| paths::tasks(name)).collect();
@@ -102,6 +90,42 @@ pub(super) async fn run(
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// `--filter` of [`list`].
+///
+/// # Errors
+/// It has a key that there is not.
+pub(super) fn filters(args: &FilterArgs) -> anyhow::Result<Filters<'_>> {
+    Filters::of(args, &KEYS)
+}
+
+/// `service ls` of these services, and what people should know of them.
+///
+/// # Errors
+/// A bad template, or the output's.
+pub(super) fn list(
+    services: Vec<ServiceDetail>,
+    filters: &Filters<'_>,
+    format: &FormatArgs,
+    out: &mut Printer,
+) -> anyhow::Result<()> {
+    let errors: Vec<String> = services
+        .iter()
+        .flat_map(|s| {
+            let errors = s.port_errors.iter().chain(&s.waiting);
+            errors.map(|error| (&s.service.spec.name, error))
+        })
+        .map(|(name, error)| format!("weft: warning: service {name}: {error}"))
+        .collect();
+    let mut listing = rows::services(services);
+    listing.keep(filters);
+    out.listing(&listing, format)?;
+    if format.format.is_none() && !format.quiet {
+        out.flush()?;
+        errors.iter().for_each(|error| complain(error));
+    }
+    Ok(())
 }
 
 async fn create(client: &Client, args: ServiceCreateArgs, out: &mut Printer) -> anyhow::Result<()> {
