@@ -80,6 +80,16 @@ pub(super) fn ask_as(task: &mut TaskSpec, registry: RegistryArgs) -> anyhow::Res
 }
 
 impl Pinned {
+    /// As if a registry had said so, or not.
+    #[cfg(test)]
+    pub(super) fn of(image: &str, failed: Option<&str>) -> Self {
+        Self {
+            image: image.to_owned(),
+            failed: failed.map(str::to_owned),
+            ..Self::default()
+        }
+    }
+
     /// Puts the image into a specification.
     pub(super) fn apply(&self, task: &mut TaskSpec) {
         task.container.image.clone_from(&self.image);

@@ -166,8 +166,9 @@ async fn create_unnamed(client: &Client, spec: &mut ServiceSpec) -> anyhow::Resu
     }
 }
 
-/// A port or an address that is taken has the same status and another text.
-fn is_name_taken(error: &anyhow::Error) -> bool {
+/// Another service has the name. A port or an address that is taken has the same status and another
+/// text.
+pub(super) fn is_name_taken(error: &anyhow::Error) -> bool {
     let refused = error.downcast_ref::<Refused>();
     refused.is_some_and(|refused| {
         refused.status == StatusCode::CONFLICT && refused.message.starts_with("name conflicts with")
