@@ -87,21 +87,20 @@ fn is_met(wanted: Condition, detail: &ServiceDetail, tasks: &[TaskRow], settled:
     let (mode, status) = (detail.service.spec.mode, detail.status);
     let to_run = count(detail);
     let at_work = status.running > 0 || status.completed > 0;
+    // It ran, and is not to be restarted.
+    let is_over = all_over(tasks, to_run, status.running).is_some_and(|errors| errors.is_empty());
     let is_empty = to_run == 0 && (settled || matches!(mode, ServiceMode::Replicated { .. }));
     match wanted {
         Condition::Completed if mode.is_job() => {
             (settled || !tasks.is_empty()) && Progress::of(detail, tasks).is_complete()
         }
-        Condition::Completed => {
-            let over = all_over(tasks, to_run, status.running);
-            is_empty || (status.running == 0 && over.is_some_and(|errors| errors.is_empty()))
-        }
+        Condition::Completed => is_empty || (status.running == 0 && is_over),
         Condition::Healthy if !mode.is_job() => {
             is_empty || (to_run > 0 && status.running >= to_run)
         }
         Condition::Started | Condition::Healthy => {
             let is_done = mode.is_job() && settled && Progress::of(detail, tasks).is_complete();
-            at_work || is_done || (is_empty && !mode.is_job())
+            at_work || is_over || is_done || (is_empty && !mode.is_job())
         }
     }
 }

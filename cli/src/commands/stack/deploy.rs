@@ -14,7 +14,7 @@ use weft_model::names;
 use weft_model::objects::{
     Network, NetworkSpec, Payload, PayloadKind, PayloadSpec, Service, ServiceSpec,
 };
-use weft_stack::{Deployment, Interpolation, deployment};
+use weft_stack::{Deployment, Interpolation, Problems, deployment};
 
 use super::config::loaded;
 use super::current::{Current, networks, payload_path, payloads, payloads_path};
@@ -113,7 +113,7 @@ pub(super) async fn deploy(
 fn read(args: &StackDeployArgs) -> anyhow::Result<Deployment> {
     let loaded = loaded(&args.files, Interpolation::Done)?;
     loaded.warnings.iter().for_each(|line| complain(line));
-    let invalid = |problems| anyhow!("invalid stack\n{problems}");
+    let invalid = |problems: Problems| anyhow!("invalid stack\n{problems}");
     let mut deployment = deployment(&loaded.stack, &args.stack).map_err(invalid)?;
     deployment.warnings.iter().for_each(|line| complain(line));
     bytes::fill(&mut deployment).map_err(invalid)?;
