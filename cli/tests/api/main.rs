@@ -10,6 +10,7 @@ mod images;
 mod inspect;
 mod lock;
 mod nodes;
+mod stacks;
 mod volumes;
 
 use std::cell::RefCell;

@@ -91,7 +91,9 @@ fn mode(was: ServiceMode, is: ServiceMode) -> Option<String> {
 fn labels(spec: &ServiceSpec) -> BTreeMap<&String, &String> {
     let labels = spec.labels.iter();
     // It goes with the image.
-    labels.filter(|(key, _)| *key != STACK_IMAGE_LABEL).collect()
+    labels
+        .filter(|(key, _)| *key != STACK_IMAGE_LABEL)
+        .collect()
 }
 
 /// Keys of Docker's JSON whose values differ.

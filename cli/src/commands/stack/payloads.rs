@@ -73,9 +73,8 @@ fn bytes(
         _ => return Ok(Some(data)),
     };
     // What managers would say, as swarmkit does.
-    let what = format!(
-        "{kind} data must be larger than 0 and less than {most} bytes, and {of} {fault}"
-    );
+    let what =
+        format!("{kind} data must be larger than 0 and less than {most} bytes, and {of} {fault}");
     Err((what, "change what it holds"))
 }
 
@@ -157,7 +156,9 @@ mod tests {
             ],
             vec![payload("fits", Origin::File(path("much")))],
         );
-        let told = fill(&mut deployment).expect_err("four problems").to_string();
+        let told = fill(&mut deployment)
+            .expect_err("four problems")
+            .to_string();
         let lines: Vec<&str> = told.lines().collect();
         assert_eq!(lines.len(), 4, "{told}");
         for (line, says) in lines.iter().zip([

@@ -187,7 +187,9 @@ impl Parts {
                 Ok(()) => ending.networks.extend(part.network),
                 Err(error) if error.is::<Refused>() => {
                     // Its tasks go on.
-                    ending.services.retain(|id| part.service.as_ref() != Some(id));
+                    ending
+                        .services
+                        .retain(|id| part.service.as_ref() != Some(id));
                     refused.push((part.what, error));
                 }
                 Err(error) => return Err(error),

@@ -272,9 +272,8 @@ fn all_that_would_fail_is_told_before_anything_is_done() {
     );
     assert_eq!(problems[1], "secret not found: vote_gone");
     assert!(
-        problems[2].starts_with(
-            "failed to update config vote_conf: only updates to Labels are allowed; "
-        ),
+        problems[2]
+            .starts_with("failed to update config vote_conf: only updates to Labels are allowed; "),
         "{problems:?}"
     );
     assert_eq!(problems[3], "config not found: vote_away");
