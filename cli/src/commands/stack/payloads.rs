@@ -69,7 +69,7 @@ fn bytes(
     let most = kind.max_bytes();
     let fault = match data.len() {
         0 => "is empty".to_owned(),
-        length if length > most => format!("has more than {most} bytes"),
+        length if length >= most => "has more".to_owned(),
         _ => return Ok(Some(data)),
     };
     // What managers would say, as swarmkit does.
@@ -78,9 +78,9 @@ fn bytes(
     Err((what, "change what it holds"))
 }
 
-/// One byte more than allowed, so that it is seen.
+/// No more than shows that it is too much.
 fn read(kind: PayloadKind, path: &str) -> std::io::Result<Vec<u8>> {
-    let most = kind.max_bytes() + 1;
+    let most = kind.max_bytes();
     // Room for all from the beginning: what grows leaves copies behind.
     let mut data = Vec::with_capacity(most);
     let limit = u64::try_from(most).unwrap_or(u64::MAX);
@@ -145,7 +145,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = |name: &str| dir.path().join(name).display().to_string();
         std::fs::write(path("none"), "").expect("a file");
-        std::fs::write(path("much"), vec![b'x'; 512_001]).expect("a file");
+        std::fs::write(path("much"), vec![b'x'; 512_000]).expect("a file");
         let variable = "WEFT_TEST_THAT_NOBODY_SETS".to_owned();
         let mut deployment = deployment(
             vec![
@@ -170,6 +170,6 @@ mod tests {
             assert!(line.starts_with("stack.yml:7:3: secrets."), "{line}");
             assert!(line.contains(says), "{line}");
         }
-        assert_eq!(deployment.configs[0].spec.data.len(), 512_001);
+        assert_eq!(deployment.configs[0].spec.data.len(), 512_000);
     }
 }
