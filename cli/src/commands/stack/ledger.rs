@@ -39,16 +39,13 @@ impl Ledger {
     /// For people, with the next step.
     #[must_use]
     pub(super) fn text(&self, cause: Cause) -> String {
-        let joined = |names: &mut dyn Iterator<Item = &String>| {
-            names.map(String::as_str).collect::<Vec<_>>().join(", ")
-        };
         let mut text = match self.done.as_slice() {
             [] => "nothing was done".to_owned(),
-            done => format!("done: {}", joined(&mut done.iter())),
+            done => format!("done: {}", joined(done)),
         };
         if !self.left.is_empty() {
             text.push_str("; not done: ");
-            text.push_str(&joined(&mut self.left.iter()));
+            text.push_str(&joined(&self.left));
         }
         if let (Cause::Interrupted, Some(at_work)) = (cause, self.left.front()) {
             text.push_str(&format!(" ({at_work} may have been)"));
@@ -56,6 +53,11 @@ impl Ledger {
         text.push_str("; run the same command again to finish");
         text
     }
+}
+
+fn joined<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
+    let names: Vec<&str> = names.into_iter().map(String::as_str).collect();
+    names.join(", ")
 }
 
 #[cfg(test)]
