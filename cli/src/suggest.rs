@@ -5,15 +5,7 @@
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Commands of docker that weft does not have yet, by the word that is missing and the one before it.
-const NOT_YET: [(&str, &str); 7] = [
-    ("network", "prune"),
-    ("stack", "deploy"),
-    ("stack", "ls"),
-    ("stack", "ps"),
-    ("stack", "rm"),
-    ("stack", "services"),
-    ("weft", "container"),
-];
+const NOT_YET: [(&str, &str); 2] = [("network", "prune"), ("weft", "container")];
 
 /// Letters that two names may differ in, and still be one mistyped.
 const TYPOS: usize = 2;

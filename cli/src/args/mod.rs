@@ -57,7 +57,10 @@ pub(crate) use publish::{PortList, parse_publish};
 pub(crate) use service::{
     ModeArg, RollbackArgs, ServiceCommand, ServiceCreateArgs, ServiceUpdateArgs,
 };
-pub(crate) use stack::{StackCommand, StackConfigArgs};
+pub(crate) use stack::{
+    ResolveImageArg, StackCommand, StackConfigArgs, StackDeployArgs, StackPsArgs, StackRmArgs,
+    StackServicesArgs,
+};
 pub(crate) use swarm::{SwarmInitArgs, SwarmJoinArgs};
 pub(crate) use tasks::{TaskCommand, TaskListArgs};
 pub(crate) use update::{PolicyArgs, TaskChangeArgs};
@@ -122,7 +125,7 @@ pub(crate) enum Command {
     /// Run services
     #[command(subcommand)]
     Service(ServiceCommand),
-    /// Check and show stacks, which are files of services
+    /// Check, deploy, show and remove stacks, which are files of services
     #[command(subcommand)]
     Stack(StackCommand),
     /// Keep secrets, which tasks see as files and nobody is shown again
@@ -202,6 +205,10 @@ impl Command {
                 ServiceCommand::Ls { .. } | ServiceCommand::Ps(_) | ServiceCommand::Inspect(_)
             ),
             Self::Secret(command) | Self::Config(command) => command.only_shows(),
+            Self::Stack(command) => matches!(
+                command,
+                StackCommand::Ls { .. } | StackCommand::Ps(_) | StackCommand::Services(_)
+            ),
             Self::Task(TaskCommand::Inspect(_)) => true,
             _ => false,
         }

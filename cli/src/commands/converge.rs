@@ -305,7 +305,7 @@ impl Progress {
 }
 
 /// Whether an end is still to come. A task on a node that is down, or gone, cannot report its end.
-fn is_leaving(row: &TaskRow) -> bool {
+pub(super) fn is_leaving(row: &TaskRow) -> bool {
     !row.task.status.state.is_terminal() && row.task.node.is_some() && !row.node_down
 }
 

@@ -49,7 +49,7 @@ use serde_json::Value;
 use weft_client::{Client, Refused};
 use weft_model::objects::PayloadKind;
 
-use crate::args::{Cli, Command, InspectArgs};
+use crate::args::{Cli, Command, InspectArgs, StackCommand};
 use crate::demo;
 use crate::output::{Printer, complain, render_inspect};
 use crate::program::{MoreCommand, whole};
@@ -73,13 +73,15 @@ pub fn run(cli: Cli, more: &[MoreCommand], out: &mut Printer) -> anyhow::Result<
         Command::Node(command) => block_on(node::run(&client()?, command, out)),
         Command::Network(command) => block_on(network::run(&client()?, command, out)),
         Command::Service(command) => block_on(service::run(&client()?, command, out)),
-        Command::Stack(command) => stack::run(&command, out),
         Command::Secret(command) => {
             block_on(payload::run(&client()?, PayloadKind::Secret, command, out))
         }
         Command::Config(command) => {
             block_on(payload::run(&client()?, PayloadKind::Config, command, out))
         }
+        // It asks no node.
+        Command::Stack(StackCommand::Config(args)) => stack::config(&args, out),
+        Command::Stack(command) => block_on(stack::run(&client()?, command, out)),
         Command::Volume(command) => block_on(volume::run(&client()?, command, out)),
         Command::Task(command) => block_on(tasks::run(&client()?, command, out)),
         Command::Image(command) => block_on(image::run(&client()?, command, out)),

@@ -80,6 +80,16 @@ pub(super) fn ask_as(task: &mut TaskSpec, registry: RegistryArgs) -> anyhow::Res
 }
 
 impl Pinned {
+    /// As if a registry had said so, or not.
+    #[cfg(test)]
+    pub(super) fn of(image: &str, failed: Option<&str>) -> Self {
+        Self {
+            image: image.to_owned(),
+            failed: failed.map(str::to_owned),
+            ..Self::default()
+        }
+    }
+
     /// Puts the image into a specification.
     pub(super) fn apply(&self, task: &mut TaskSpec) {
         task.container.image.clone_from(&self.image);
@@ -96,7 +106,15 @@ impl Pinned {
         }
     }
 
-    fn warning(&self) -> Vec<String> {
+    /// Why nobody knows which image it is, where that was asked for.
+    #[must_use]
+    pub(super) fn failed(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+
+    /// What [`Pinned::warn`] tells, a line each.
+    #[must_use]
+    pub(super) fn warning(&self) -> Vec<String> {
         let Some(why) = &self.failed else {
             return Vec::new();
         };

@@ -13,7 +13,9 @@ use weft_model::objects::{
     Runtime, Service, ServiceMode, ServiceSpec, TaskSpec,
 };
 
-use crate::args::{ConnectionArgs, ModeArg, ServiceCommand, ServiceCreateArgs, env};
+use crate::args::{
+    ConnectionArgs, FilterArgs, FormatArgs, ModeArg, ServiceCommand, ServiceCreateArgs, env,
+};
 use crate::commands::{
     converge, finish, local_range, local_volumes, logs, names, paths, pinning, rows,
     service_pretty, service_update, show, tasks, unique,
@@ -39,23 +41,9 @@ pub(super) async fn run(
     match command {
         ServiceCommand::Create(args) => create(client, *args, out).await?,
         ServiceCommand::Ls { filter, format } => {
-            let filters = Filters::of(&filter, &KEYS)?;
+            let filters = filters(&filter)?;
             let services: Vec<ServiceDetail> = client.get("/v1/services").await?;
-            let errors: Vec<String> = services
-                .iter()
-                .flat_map(|s| {
-                    let errors = s.port_errors.iter().chain(&s.waiting);
-                    errors.map(|error| (&s.service.spec.name, error))
-                })
-                .map(|(name, error)| format!("weft: warning: service {name}: {error}"))
-                .collect();
-            let mut listing = rows::services(services);
-            listing.keep(&filters);
-            out.listing(&listing, &format)?;
-            if format.format.is_none() && !format.quiet {
-                out.flush()?;
-                errors.iter().for_each(|error| complain(error));
-            }
+            list(services, &filters, &format, out)?;
         }
         ServiceCommand::Ps(args) => {
             let tasks_of: Vec<String> = args.refs.iter().map(|name| paths::tasks(name)).collect();
@@ -104,6 +92,42 @@ pub(super) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
+/// `--filter` of [`list`].
+///
+/// # Errors
+/// It has a key that there is not.
+pub(super) fn filters(args: &FilterArgs) -> anyhow::Result<Filters<'_>> {
+    Filters::of(args, &KEYS)
+}
+
+/// `service ls` of these services, and what people should know of them.
+///
+/// # Errors
+/// A bad template, or the output's.
+pub(super) fn list(
+    services: Vec<ServiceDetail>,
+    filters: &Filters<'_>,
+    format: &FormatArgs,
+    out: &mut Printer,
+) -> anyhow::Result<()> {
+    let errors: Vec<String> = services
+        .iter()
+        .flat_map(|s| {
+            let errors = s.port_errors.iter().chain(&s.waiting);
+            errors.map(|error| (&s.service.spec.name, error))
+        })
+        .map(|(name, error)| format!("weft: warning: service {name}: {error}"))
+        .collect();
+    let mut listing = rows::services(services);
+    listing.keep(filters);
+    out.listing(&listing, format)?;
+    if format.format.is_none() && !format.quiet {
+        out.flush()?;
+        errors.iter().for_each(|error| complain(error));
+    }
+    Ok(())
+}
+
 async fn create(client: &Client, args: ServiceCreateArgs, out: &mut Printer) -> anyhow::Result<()> {
     let (detach, quiet, named) = (args.detach, args.quiet, args.name.is_some());
     let registry = args.registry;
@@ -142,8 +166,9 @@ async fn create_unnamed(client: &Client, spec: &mut ServiceSpec) -> anyhow::Resu
     }
 }
 
-/// A port or an address that is taken has the same status and another text.
-fn is_name_taken(error: &anyhow::Error) -> bool {
+/// Another service has the name. A port or an address that is taken has the same status and another
+/// text.
+pub(super) fn is_name_taken(error: &anyhow::Error) -> bool {
     let refused = error.downcast_ref::<Refused>();
     refused.is_some_and(|refused| {
         refused.status == StatusCode::CONFLICT && refused.message.starts_with("name conflicts with")

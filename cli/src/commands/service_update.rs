@@ -205,7 +205,8 @@ async fn respecify(
     Ok(())
 }
 
-fn is_outdated(error: &anyhow::Error) -> bool {
+/// The service is another one than the change was made for.
+pub(super) fn is_outdated(error: &anyhow::Error) -> bool {
     let refused = error.downcast_ref::<Refused>();
     refused.is_some_and(|refused| {
         refused.status == StatusCode::CONFLICT && refused.message.contains("out of sequence")

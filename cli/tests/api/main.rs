@@ -11,6 +11,7 @@ mod inspect;
 mod lock;
 mod nodes;
 mod payloads;
+mod stacks;
 mod volumes;
 
 use std::cell::RefCell;

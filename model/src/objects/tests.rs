@@ -537,7 +537,7 @@ fn what_nobody_would_carry_out_is_refused_by_name() {
         ("UpdateConfig", "MaxSurge"),
         ("TaskTemplate", "LogDriver"),
         ("TaskTemplate", "PluginSpec"),
-        ("TaskTemplate/ContainerSpec", "Configs"),
+        ("TaskTemplate/ContainerSpec", "Isolation"),
         ("TaskTemplate/ContainerSpec/Privileges", "SELinuxContext"),
         ("TaskTemplate/RestartPolicy", "Backoff"),
         ("TaskTemplate/Networks/0", "DriverOpts"),

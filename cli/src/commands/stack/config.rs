@@ -1,4 +1,4 @@
-//! `weft stack …`: reads files and the environment for `weft-stack`, which knows neither.
+//! `weft stack config`: reads files and the environment for `weft-stack`, which knows neither.
 
 use std::fs::File;
 use std::io::Read;
@@ -8,19 +8,20 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow, bail};
 use weft_stack::{Interpolation, Loaded, Source, Surroundings, load, render};
 
-use crate::args::{StackCommand, StackConfigArgs};
+use crate::args::StackConfigArgs;
 use crate::output::{Printer, complain};
 
 /// More bytes than a file of a stack, or one of variables, may have. The stack says so.
 const MOST: u64 = (4 << 20) + 1;
 
-pub(super) fn run(command: &StackCommand, out: &mut Printer) -> anyhow::Result<ExitCode> {
-    match command {
-        StackCommand::Config(args) => config(args, out),
-    }
-}
-
-fn config(args: &StackConfigArgs, out: &mut Printer) -> anyhow::Result<ExitCode> {
+/// `weft stack config`
+///
+/// # Errors
+/// As of [`loaded`].
+pub(in crate::commands) fn config(
+    args: &StackConfigArgs,
+    out: &mut Printer,
+) -> anyhow::Result<ExitCode> {
     let interpolation = if args.skip_interpolation {
         Interpolation::Skipped
     } else {
@@ -38,7 +39,7 @@ fn config(args: &StackConfigArgs, out: &mut Printer) -> anyhow::Result<ExitCode>
 ///
 /// # Errors
 /// A file cannot be read, or all that is wrong in them.
-fn loaded(files: &[String], interpolation: Interpolation) -> anyhow::Result<Loaded> {
+pub(super) fn loaded(files: &[String], interpolation: Interpolation) -> anyhow::Result<Loaded> {
     if files.iter().filter(|file| *file == "-").count() > 1 {
         bail!("-c - reads standard input, which is there once: keep one of them");
     }
