@@ -2,14 +2,17 @@
 //! large it is.
 
 #![allow(clippy::panic, reason = "helpers of tests")]
+#![expect(clippy::print_stdout, reason = "the figure is what it is for")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
+use weft_stack::model::Stack;
 use weft_stack::{
-    Deployment, Interpolation, Source, StackService, Surroundings, deployment, load, render, same,
+    Deployment, Interpolation, Source, StackPayload, StackService, Surroundings, deployment, load,
+    render, same,
 };
 
 /// Services of the large file.
@@ -215,20 +218,33 @@ fn written(tree: &Tree, order: &mut impl Iterator<Item = usize>) -> String {
     }
 }
 
-fn made(text: &str) -> Deployment {
+fn loaded(text: &str, interpolation: Interpolation) -> Stack {
     let surroundings = Surroundings {
         variable: &|_| None,
         file: &|_| Err("no such file".to_owned()),
         folder: "/srv",
         home: None,
-        interpolation: Interpolation::Done,
+        interpolation,
     };
     let source = [Source {
         name: "a.yml",
         text,
     }];
-    let loaded = load(&source, &surroundings).unwrap_or_else(|problems| panic!("{problems}\n{text}"));
-    deployment(&loaded.stack, "shop").unwrap_or_else(|problems| panic!("{problems}\n{text}"))
+    match load(&source, &surroundings) {
+        Ok(loaded) => loaded.stack,
+        Err(problems) => panic!("{problems}\n{text}"),
+    }
+}
+
+fn planned(stack: &Stack) -> Deployment {
+    match deployment(stack, "shop") {
+        Ok(deployment) => deployment,
+        Err(problems) => panic!("{problems}"),
+    }
+}
+
+fn made(text: &str) -> Deployment {
+    planned(&loaded(text, Interpolation::Done))
 }
 
 fn by_key(deployment: &Deployment) -> BTreeMap<&str, &StackService> {
@@ -240,7 +256,7 @@ fn by_key(deployment: &Deployment) -> BTreeMap<&str, &StackService> {
 fn assert_same(one: &Deployment, other: &Deployment) {
     assert_eq!(one.networks, other.networks);
     for (one, other) in [(&one.secrets, &other.secrets), (&one.configs, &other.configs)] {
-        let said = |payloads: &[weft_stack::StackPayload]| -> Vec<_> {
+        let said = |payloads: &[StackPayload]| -> Vec<_> {
             let payloads = payloads.iter();
             payloads
                 .map(|payload| (payload.key.clone(), payload.spec.clone(), payload.origin.clone()))
@@ -400,7 +416,7 @@ fn two_hundred_services_are_planned() {
         .collect();
     assert_eq!(targets, ["shop_front", "shop_tier-9"]);
     let first = &services["service-0"];
-    assert_eq!(first.depends_on, []);
+    assert!(first.depends_on.is_empty());
     assert_eq!(services["service-7"].depends_on[0].0, "shop_service-6");
     assert_eq!(deployment.services[0].key, "service-0");
 }
@@ -431,26 +447,10 @@ fn two_hundred_services_are_planned_at_once() {
 
 #[test]
 fn what_is_written_out_comes_to_the_same() {
-    let surroundings = |interpolation| Surroundings {
-        variable: &|_| None,
-        file: &|_| Err("no such file".to_owned()),
-        folder: "/srv",
-        home: None,
-        interpolation,
-    };
-    let text = large();
-    let source = [Source {
-        name: "a.yml",
-        text: &text,
-    }];
-    let loaded = load(&source, &surroundings(Interpolation::Done)).expect("a stack");
-    let out = render(&loaded.stack);
-    let again = [Source {
-        name: "again.yml",
-        text: &out,
-    }];
-    let again = load(&again, &surroundings(Interpolation::Skipped)).expect("a stack again");
-    let one = deployment(&loaded.stack, "shop").expect("a deployment");
-    let other = deployment(&again.stack, "shop").expect("a deployment again");
-    assert_same(&one, &other);
+    for text in [large(), written(&whole(), &mut std::iter::repeat(3))] {
+        let stack = loaded(&text, Interpolation::Done);
+        let again = loaded(&render(&stack), Interpolation::Skipped);
+        let (one, other) = (planned(&stack), planned(&again));
+        assert_same(&one, &other);
+    }
 }
