@@ -3,6 +3,9 @@
 //! ```text
 //! text ─► tree with places ─► variables ─► table of keys ─► long forms ─► several files ─► names
 //!         (yaml)              (interpolation)  (check)      (read)        (merge)          (whole)
+//!
+//! stack ─► what the swarm is asked for
+//!          (deployment)
 //! ```
 //!
 //! Nothing here touches a file or the environment: [`load`] is given texts, and functions for variables and
@@ -13,12 +16,14 @@
 
 mod amount;
 mod check;
+mod deployment;
 mod interpolation;
 mod merge;
 pub mod model;
 mod problem;
 mod read;
 mod render;
+mod same;
 mod schema;
 mod surroundings;
 mod tree;
@@ -26,8 +31,12 @@ mod whole;
 mod yaml;
 
 pub use amount::{Nanoseconds, parse_size};
+pub use deployment::{
+    Condition, Deployment, Origin, StackNetwork, StackPayload, StackService, deployment,
+};
 pub use problem::{Position, Problem, Problems};
 pub use render::render;
+pub use same::same;
 pub use surroundings::{Interpolation, Source, Surroundings};
 
 use std::sync::Arc;

@@ -50,6 +50,7 @@ fn replace<T>(base: &mut Option<T>, over: Option<T>) {
 }
 
 fn merge_service(base: &mut Service, over: Service) {
+    base.places.extend(over.places);
     base.cap_add.extend(over.cap_add);
     base.cap_drop.extend(over.cap_drop);
     base.cap_drop.retain(|name| !base.cap_add.contains(name));

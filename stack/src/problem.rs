@@ -49,7 +49,10 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.at)?;
+        // What the command line says is in no file.
+        if !self.at.file.is_empty() {
+            write!(f, "{}: ", self.at)?;
+        }
         if !self.path.is_empty() {
             write!(f, "{} ", self.path)?;
         }

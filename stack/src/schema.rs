@@ -451,7 +451,7 @@ const NETWORK: &[Key] = &[
 const IPAM: &[Key] = &[
     used("driver", Text),
     used("config", List(&Keys(POOL))),
-    used("options", OPTIONS),
+    foreign("options", "leave it out: weft has one way of choosing addresses"),
 ];
 
 const POOL: &[Key] = &[

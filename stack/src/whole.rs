@@ -7,6 +7,8 @@ use crate::problem::{Findings, Position};
 
 /// Tells what does not fit together.
 pub(crate) fn check(stack: &Stack, findings: &mut Findings) {
+    let names = stack.services.iter().map(|service| service.name.as_str());
+    let names: BTreeSet<&str> = names.collect();
     for service in &stack.services {
         let path = format!("services.{}", service.name);
         if service.image.is_none() {
@@ -35,7 +37,7 @@ pub(crate) fn check(stack: &Stack, findings: &mut Findings) {
         grants("secret", &service.secrets, &known, &path, findings);
         let known: BTreeSet<&str> = stack.configs.keys().map(String::as_str).collect();
         grants("config", &service.configs, &known, &path, findings);
-        depends_on(service, stack, &path, findings);
+        depends_on(service, &names, &path, findings);
     }
     published(stack, findings);
     if let Some(circle) = circle(stack) {
@@ -70,9 +72,9 @@ fn grants(
     }
 }
 
-fn depends_on(service: &Service, stack: &Stack, path: &str, findings: &mut Findings) {
+fn depends_on(service: &Service, names: &BTreeSet<&str>, path: &str, findings: &mut Findings) {
     for (name, dependency) in &service.depends_on {
-        if !stack.services.iter().any(|other| other.name == *name) {
+        if !names.contains(name.as_str()) {
             let what = format!("depends on undefined service {name:?}");
             findings.error(
                 &dependency.at,
@@ -120,6 +122,7 @@ fn circle(stack: &Stack) -> Option<Vec<String>> {
     for start in stack.services.iter().map(|service| service.name.as_str()) {
         // A walk in depth without recursion: names on the way, each with the next arrow to follow.
         let mut way: Vec<(&str, usize)> = vec![(start, 0)];
+        let mut on_way: BTreeSet<&str> = BTreeSet::from([start]);
         while let Some(step) = way.last_mut() {
             let (name, next) = *step;
             step.1 += 1;
@@ -127,11 +130,14 @@ fn circle(stack: &Stack) -> Option<Vec<String>> {
             match arrow {
                 None => {
                     done.insert(name);
+                    on_way.remove(name);
                     way.pop();
                 }
                 Some(need) if done.contains(need) => {}
                 Some(need) => {
-                    if let Some(begin) = way.iter().position(|(there, _)| *there == need) {
+                    if !on_way.insert(need)
+                        && let Some(begin) = way.iter().position(|(there, _)| *there == need)
+                    {
                         let mut circle: Vec<String> = way[begin..]
                             .iter()
                             .map(|(name, _)| (*name).to_owned())

@@ -1,15 +1,21 @@
 //! Files as people write them, each with what it comes to: `tests/corpus/NAME.case`.
 //!
-//! A case is in parts, each behind a line `=== NAME`: files of the stack (`*.yml`, in order), `env` (lines
-//! NAME=VALUE), env files by their absolute path, and `out`, the stack as it is written, or `errors`, all of
-//! them, a line each. Of `warnings` each line is a part of one.
+//! A case is in parts, each behind a line `=== NAME`: files of the stack (`*.yml` or `-`, in order), `env`
+//! (lines NAME=VALUE), env files by their absolute path, and `out`, the stack as it is written, or `errors`,
+//! all of them, a line each. Of `warnings` each line is a part of one. What is read is planned for a swarm
+//! under the name `shop`: `refused` is what weft cannot carry out of it.
+//!
+//! With WEFT_BLESS=1 in the environment, `out`, `errors` and `refused` become what they are: read the
+//! difference before you keep it.
 
 #![allow(clippy::panic, reason = "helpers of tests")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use weft_stack::{Interpolation, Loaded, Problems, Source, Surroundings, load, render};
+use weft_stack::{
+    Interpolation, Loaded, Problems, Source, Surroundings, deployment, load, render,
+};
 
 fn cases() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
@@ -66,6 +72,36 @@ fn read(
     load(sources, &surroundings)
 }
 
+/// What a case comes to: parts by their names.
+fn results(parts: &[(String, String)], sources: &[Source<'_>]) -> Vec<(&'static str, String)> {
+    let loaded = match read(parts, sources, Interpolation::Done) {
+        Ok(loaded) => loaded,
+        Err(problems) => return vec![("errors", format!("{problems}\n"))],
+    };
+    let mut results = vec![("out", render(&loaded.stack))];
+    if let Err(problems) = deployment(&loaded.stack, "shop") {
+        results.push(("refused", format!("{problems}\n")));
+    }
+    results
+}
+
+/// Writes a case with its results in place of those that it has.
+fn bless(path: &Path, parts: &[(String, String)], results: &[(&'static str, String)]) {
+    let of_results = ["out", "errors", "refused"];
+    let kept = parts
+        .iter()
+        .filter(|(name, _)| !of_results.contains(&name.as_str()) && name != "warnings");
+    let warnings = parts.iter().filter(|(name, _)| name == "warnings");
+    let results = results.iter().map(|(name, text)| (*name, text.as_str()));
+    let kept = kept.map(|(name, text)| (name.as_str(), text.as_str()));
+    let warnings = warnings.map(|(name, text)| (name.as_str(), text.as_str()));
+    let mut written = String::new();
+    for (name, text) in kept.chain(results).chain(warnings) {
+        written.push_str(&format!("=== {name}\n{text}"));
+    }
+    std::fs::write(path, written).expect("a case is written");
+}
+
 fn check(path: &Path) {
     let name = path.display();
     let text = std::fs::read_to_string(path).expect("a case");
@@ -78,42 +114,42 @@ fn check(path: &Path) {
     };
     let sources: Vec<Source<'_>> = parts
         .iter()
-        .filter(|(name, _)| name.ends_with(".yml"))
+        .filter(|(name, _)| name.ends_with(".yml") || name == "-")
         .map(|(name, text)| Source { name, text })
         .collect();
     assert!(!sources.is_empty(), "{name}");
-    match (
-        read(&parts, &sources, Interpolation::Done),
-        part("out"),
-        part("errors"),
-    ) {
-        (Ok(loaded), Some(out), None) => {
-            let written = render(&loaded.stack);
-            assert_eq!(written, out, "{name}");
-            for line in part("warnings").unwrap_or_default().lines() {
-                let is_told = loaded.warnings.iter().any(|warning| warning.contains(line));
-                assert!(is_told, "{name}: {line}: {:?}", loaded.warnings);
-            }
-            // What is written can be read, and is the same stack.
-            let again = [Source {
-                name: "again.yml",
-                text: &written,
-            }];
-            let again = read(&[], &again, Interpolation::Skipped);
-            let again = again.unwrap_or_else(|problems| panic!("{name}: {problems}"));
-            assert_eq!(render(&again.stack), written, "{name}");
+    let results = results(&parts, &sources);
+    if std::env::var_os("WEFT_BLESS").is_some() {
+        bless(path, &parts, &results);
+    } else {
+        for word in ["out", "errors", "refused"] {
+            let result = results.iter().find(|(there, _)| *there == word);
+            let result = result.map(|(_, text)| text.as_str());
+            assert_eq!(result, part(word), "{name}: {word}");
         }
-        (Err(problems), None, Some(errors)) => {
-            assert_eq!(format!("{problems}\n"), errors, "{name}");
-        }
-        (result, out, _) => panic!("{name}: expected {out:?}, not {result:?}"),
     }
+    let Some((_, written)) = results.iter().find(|(word, _)| *word == "out") else {
+        return;
+    };
+    let loaded = read(&parts, &sources, Interpolation::Done).expect("it was read before");
+    for line in part("warnings").unwrap_or_default().lines() {
+        let is_told = loaded.warnings.iter().any(|warning| warning.contains(line));
+        assert!(is_told, "{name}: {line}: {:?}", loaded.warnings);
+    }
+    // What is written can be read, and is the same stack.
+    let again = [Source {
+        name: "again.yml",
+        text: written,
+    }];
+    let again = read(&[], &again, Interpolation::Skipped);
+    let again = again.unwrap_or_else(|problems| panic!("{name}: {problems}"));
+    assert_eq!(render(&again.stack), *written, "{name}");
 }
 
 #[test]
 fn files_come_to_what_they_say() {
     let cases = cases();
-    assert!(cases.len() >= 25, "{}", cases.len());
+    assert!(cases.len() >= 60, "{}", cases.len());
     for case in cases {
         check(&case);
     }

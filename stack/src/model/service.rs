@@ -17,6 +17,9 @@ pub struct Service {
     /// Where it is first written.
     #[serde(skip)]
     pub at: Position,
+    /// Where its keys are, by their paths below it: `deploy.mode`.
+    #[serde(skip)]
+    pub places: BTreeMap<String, Position>,
     /// `CAP_NET_ADMIN`
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cap_add: Vec<String>,
@@ -131,6 +134,23 @@ pub struct Service {
     /// `x-weft`: weft's own.
     #[serde(rename = "x-weft", skip_serializing_if = "BTreeMap::is_empty")]
     pub weft: BTreeMap<String, bool>,
+}
+
+impl Service {
+    /// Where a key below the service is written, such as `deploy.resources.limits`; the nearest one
+    /// above it where that is not known.
+    pub(crate) fn place(&self, key: &str) -> &Position {
+        let mut key = key;
+        loop {
+            if let Some(at) = self.places.get(key) {
+                return at;
+            }
+            match key.rsplit_once('.') {
+                Some((above, _)) => key = above,
+                None => return &self.at,
+            }
+        }
+    }
 }
 
 /// A network that a service is on.
@@ -311,6 +331,9 @@ pub struct Bind {
     /// `rprivate`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub propagation: Option<String>,
+    /// A folder that is not there is made.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub create_host_path: bool,
 }
 
 /// Options of a volume.

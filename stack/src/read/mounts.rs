@@ -195,6 +195,7 @@ fn long(
         consistency: place.text("consistency"),
         bind: place.get("bind").map(|place| Bind {
             propagation: place.one_of("propagation", &PROPAGATIONS, findings),
+            create_host_path: place.flag("create_host_path").unwrap_or_default(),
         }),
         volume: place.get("volume").map(|place| MountedVolume {
             nocopy: place.flag("nocopy").unwrap_or_default(),

@@ -13,7 +13,7 @@ use super::ports::ports;
 use crate::model::{
     Attachment, CredentialSpec, Dependency, Grant, Healthcheck, Logging, Service, Ulimit,
 };
-use crate::problem::{Findings, below};
+use crate::problem::{Findings, Position, below};
 use crate::surroundings::Surroundings;
 use crate::tree::{Entry, Node};
 
@@ -36,6 +36,7 @@ pub(super) fn service(
     Service {
         name: entry.key.clone(),
         at: entry.at.clone(),
+        places: places(place),
         cap_add,
         cap_drop,
         command: words(place, "command", findings),
@@ -83,6 +84,27 @@ pub(super) fn service(
         working_dir: place.text("working_dir"),
         weft: own(place, findings),
     }
+}
+
+/// Where keys are, for what is wrong with them only when all files are there. Below `deploy` there are
+/// many things to be wrong about, elsewhere the key is near enough.
+fn places(place: &Place<'_>) -> BTreeMap<String, Position> {
+    let mut places = BTreeMap::new();
+    for (entry, inner) in place.entries() {
+        places.insert(entry.key.clone(), entry.at.clone());
+        if entry.key != "deploy" {
+            continue;
+        }
+        for (entry, deeper) in inner.entries() {
+            let key = below("deploy", &entry.key);
+            places.extend(deeper.entries().map(|(entry, _)| {
+                let key = below(&key, &entry.key);
+                (key, entry.at.clone())
+            }));
+            places.insert(key, entry.at.clone());
+        }
+    }
+    places
 }
 
 /// A text is split as a shell would; no shell is run.
