@@ -27,6 +27,15 @@ pub(super) struct Images {
 }
 
 impl Images {
+    /// Of nothing but who asks for them.
+    #[cfg(test)]
+    pub(super) fn asked_for_by_name() -> Self {
+        Self {
+            with_credentials: true,
+            ..Self::default()
+        }
+    }
+
     /// Asks for each image once, as far as `--resolve-image` has it.
     ///
     /// # Errors

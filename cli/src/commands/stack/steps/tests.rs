@@ -221,10 +221,7 @@ fn only_what_differs_is_updated() {
 #[test]
 fn credentials_are_sent_though_nobody_can_see_whether_they_differ() {
     let vote = vote();
-    let images = Images {
-        with_credentials: true,
-        ..Images::default()
-    };
+    let images = Images::asked_for_by_name();
     let plan = plan(&vote, &deployed(&vote), &images, Prune::No).expect("a plan");
     assert!(lines(&plan).is_empty(), "{plan:?}");
     assert_eq!(
