@@ -172,7 +172,8 @@ impl Swarm {
             ("Secrets", "SecretID", "SecretName", &self.secrets),
             ("Configs", "ConfigID", "ConfigName", &self.configs),
         ] {
-            let used = task["ContainerSpec"][list].as_array_mut();
+            let used = task["ContainerSpec"].get_mut(list);
+            let used = used.and_then(Value::as_array_mut);
             for used in used.into_iter().flatten() {
                 let payload = named(there, used[name].as_str().unwrap());
                 used[id] = payload.unwrap()["ID"].clone();

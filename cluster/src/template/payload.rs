@@ -262,7 +262,7 @@ impl<'a> Prepared<'a> {
 
     /// An action with fields in place of what is looked up.
     fn without_calls(&mut self, action: &'a str) -> Result<String, String> {
-        let mut parts = action.split('"').peekable();
+        let mut parts = action.split('"');
         let mut done = String::with_capacity(action.len());
         while let Some(outside) = parts.next() {
             let Some(quoted) = parts.next() else {
@@ -278,8 +278,10 @@ impl<'a> Prepared<'a> {
                 continue;
             };
             check_words(before)?;
-            let next = parts.peek().map_or("", |next| next.trim_start());
-            if !(next.is_empty() || next.starts_with(['|', ')'])) {
+            let mut behind = parts.clone();
+            let next = behind.next().map_or("", str::trim_start);
+            let is_last = next.is_empty() && behind.next().is_none();
+            if !(is_last || next.starts_with(['|', ')'])) {
                 return Err(one_name(function));
             }
             let number = self.number(Lookup {
