@@ -204,7 +204,11 @@ impl Work<'_> {
 
 fn path_of(service: &Service, key: &str) -> String {
     let path = below("services", &service.name);
-    if key.is_empty() { path } else { below(&path, key) }
+    if key.is_empty() {
+        path
+    } else {
+        below(&path, key)
+    }
 }
 
 /// Services as the file has them, but each behind those that it depends on.

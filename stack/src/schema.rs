@@ -451,7 +451,10 @@ const NETWORK: &[Key] = &[
 const IPAM: &[Key] = &[
     used("driver", Text),
     used("config", List(&Keys(POOL))),
-    foreign("options", "leave it out: weft has one way of choosing addresses"),
+    foreign(
+        "options",
+        "leave it out: weft has one way of choosing addresses",
+    ),
 ];
 
 const POOL: &[Key] = &[

@@ -33,10 +33,10 @@ pub(crate) fn check(stack: &Stack, findings: &mut Findings) {
                 unknown("volume", name, &mount.at, &path, findings);
             }
         }
-        let known: BTreeSet<&str> = stack.secrets.keys().map(String::as_str).collect();
-        grants("secret", &service.secrets, &known, &path, findings);
-        let known: BTreeSet<&str> = stack.configs.keys().map(String::as_str).collect();
-        grants("config", &service.configs, &known, &path, findings);
+        let known = |name: &str| stack.secrets.contains_key(name);
+        grants("secret", &service.secrets, known, &path, findings);
+        let known = |name: &str| stack.configs.contains_key(name);
+        grants("config", &service.configs, known, &path, findings);
         depends_on(service, &names, &path, findings);
     }
     published(stack, findings);
@@ -60,14 +60,11 @@ fn unknown(what: &str, name: &str, at: &Position, path: &str, findings: &mut Fin
 fn grants(
     what: &str,
     grants: &[Grant],
-    known: &BTreeSet<&str>,
+    known: impl Fn(&str) -> bool,
     path: &str,
     findings: &mut Findings,
 ) {
-    for grant in grants
-        .iter()
-        .filter(|grant| !known.contains(grant.source.as_str()))
-    {
+    for grant in grants.iter().filter(|grant| !known(&grant.source)) {
         unknown(what, &grant.source, &grant.at, path, findings);
     }
 }

@@ -13,9 +13,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use weft_stack::{
-    Interpolation, Loaded, Problems, Source, Surroundings, deployment, load, render,
-};
+use weft_stack::{Interpolation, Loaded, Problems, Source, Surroundings, deployment, load, render};
 
 fn cases() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");

@@ -44,7 +44,10 @@ fn whole() -> Tree {
         (
             "ulimits",
             Map(vec![
-                ("nofile", Map(vec![("soft", Text("10")), ("hard", Text("20"))])),
+                (
+                    "nofile",
+                    Map(vec![("soft", Text("10")), ("hard", Text("20"))]),
+                ),
                 ("nproc", Text("5")),
             ]),
         ),
@@ -138,7 +141,12 @@ fn whole() -> Tree {
             ]),
         ),
     ]);
-    let plain = |image| Map(vec![("image", Text(image)), ("networks", List(vec![Text("back")]))]);
+    let plain = |image| {
+        Map(vec![
+            ("image", Text(image)),
+            ("networks", List(vec![Text("back")])),
+        ])
+    };
     Map(vec![
         ("version", Text("\"3.9\"")),
         (
@@ -249,17 +257,28 @@ fn made(text: &str) -> Deployment {
 
 fn by_key(deployment: &Deployment) -> BTreeMap<&str, &StackService> {
     let services = deployment.services.iter();
-    services.map(|service| (service.key.as_str(), service)).collect()
+    services
+        .map(|service| (service.key.as_str(), service))
+        .collect()
 }
 
 /// The same, but for where things are written and which services come first.
 fn assert_same(one: &Deployment, other: &Deployment) {
     assert_eq!(one.networks, other.networks);
-    for (one, other) in [(&one.secrets, &other.secrets), (&one.configs, &other.configs)] {
+    for (one, other) in [
+        (&one.secrets, &other.secrets),
+        (&one.configs, &other.configs),
+    ] {
         let said = |payloads: &[StackPayload]| -> Vec<_> {
             let payloads = payloads.iter();
             payloads
-                .map(|payload| (payload.key.clone(), payload.spec.clone(), payload.origin.clone()))
+                .map(|payload| {
+                    (
+                        payload.key.clone(),
+                        payload.spec.clone(),
+                        payload.origin.clone(),
+                    )
+                })
                 .collect()
         };
         assert_eq!(said(one), said(other));
@@ -272,7 +291,11 @@ fn assert_order(deployment: &Deployment) {
     let mut before: Vec<&str> = Vec::new();
     for service in &deployment.services {
         for (name, _) in &service.depends_on {
-            assert!(before.contains(&name.as_str()), "{name} is behind {}", service.key);
+            assert!(
+                before.contains(&name.as_str()),
+                "{name} is behind {}",
+                service.key
+            );
         }
         before.push(&service.spec.name);
     }
@@ -397,7 +420,10 @@ fn two_hundred_services_are_planned() {
     let last = &services["service-199"].spec;
     assert_eq!(last.name, "shop_service-199");
     let container = &last.task.container;
-    assert_eq!(container.image, "registry.example:5000/team/service-199:1.199");
+    assert_eq!(
+        container.image,
+        "registry.example:5000/team/service-199:1.199"
+    );
     assert_eq!(container.args, ["serve", "--number", "199"]);
     assert_eq!(
         container.env,

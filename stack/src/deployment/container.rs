@@ -47,7 +47,12 @@ pub(super) fn container(service: &Service, work: &mut Work<'_>) -> ContainerSpec
     let image = service.image.clone().unwrap_or_default();
     if image.contains(|c: char| c.is_whitespace() || c.is_control()) {
         let what = format!("invalid reference format: {image:?}");
-        work.refuse(service, "image", what, "write NAME:TAG, or REGISTRY/NAME:TAG");
+        work.refuse(
+            service,
+            "image",
+            what,
+            "write NAME:TAG, or REGISTRY/NAME:TAG",
+        );
     }
     let mut env: Vec<String> = service
         .environment

@@ -137,7 +137,8 @@ fn ipam(network: &Network, at: &Position, path: &str, work: &mut Work<'_>) -> Ip
     if let Some(driver) = &ipam.driver
         && !matches!(driver.as_str(), "" | "default")
     {
-        let what = format!("has the driver {driver:?} for its addresses, and weft has one of its own");
+        let what =
+            format!("has the driver {driver:?} for its addresses, and weft has one of its own");
         let mend = "write `driver: default`, or take the line away";
         work.findings.error(at, &below(path, "ipam"), what, mend);
     }

@@ -6,8 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use weft_model::id::PayloadId;
 use weft_model::names;
 use weft_model::objects::{
-    ConfigReference, PayloadFile, PayloadKind, PayloadSpec, PayloadUse, SecretReference,
-    Templating,
+    ConfigReference, PayloadFile, PayloadKind, PayloadSpec, PayloadUse, SecretReference, Templating,
 };
 
 use super::{Origin, StackPayload, Work};

@@ -109,12 +109,14 @@ fn of_word(service: &Service, policy: &mut RestartPolicy, work: &mut Work<'_>) {
             policy.condition = RestartCondition::OnFailure;
             policy.max_attempts = attempts.parse::<u64>().unwrap_or_default();
             if policy.max_attempts > MAX_ATTEMPTS {
-                let what = format!("has {attempts} attempts, and {MAX_ATTEMPTS} are counted at most");
+                let what =
+                    format!("has {attempts} attempts, and {MAX_ATTEMPTS} are counted at most");
                 work.refuse(service, "restart", what, "write a smaller number");
             }
         }
         "no" => {
-            let what = "is \"no\", and tasks are replaced all the same, as `docker stack deploy` has it";
+            let what =
+                "is \"no\", and tasks are replaced all the same, as `docker stack deploy` has it";
             let mend = "write deploy.restart_policy.condition: none";
             work.warn(service, "restart", what, mend);
         }

@@ -19,7 +19,8 @@ pub(super) fn ports(service: &Service, mode: EndpointMode, work: &mut Work<'_>) 
             work.refuse(service, &key, what, "write the port of the container");
         }
         if made.mode == PublishMode::Ingress && mode == EndpointMode::Dnsrr {
-            let what = "EndpointSpec: port published with ingress mode can't be used with dnsrr mode";
+            let what =
+                "EndpointSpec: port published with ingress mode can't be used with dnsrr mode";
             let mend = "write `mode: host`, or endpoint_mode: vip";
             work.refuse(service, &key, what, mend);
         }
@@ -68,8 +69,5 @@ fn collide(one: &PortSpec, other: &PortSpec) -> bool {
         (Some(one), Some(other)) => one == other,
         _ => true,
     };
-    one.published != 0
-        && one.published == other.published
-        && one.protocol == other.protocol
-        && meet
+    one.published != 0 && one.published == other.published && one.protocol == other.protocol && meet
 }

@@ -156,8 +156,14 @@ fn checks_of_health_are_dockers() {
         "{errors:?}"
     );
     let errors = web_refused("healthcheck: {test: [CMD, a], timeout: 500us, interval: 48h}");
-    assert!(errors[0].contains("interval is 172800 s long"), "{errors:?}");
-    assert!(errors[1].contains("timeout cannot be less than 1ms"), "{errors:?}");
+    assert!(
+        errors[0].contains("interval is 172800 s long"),
+        "{errors:?}"
+    );
+    assert!(
+        errors[1].contains("timeout cannot be less than 1ms"),
+        "{errors:?}"
+    );
 }
 
 #[test]
@@ -261,7 +267,10 @@ fn ports_have_their_addresses() {
     let any = web("ports: [{target: 80, published: 80, host_ip: 0.0.0.0}]");
     assert_eq!(any.endpoint.ports[0].host_ip, None);
     for (lines, says) in [
-        ("ports: [\"80:80/sctp\"]", "services.web.ports.0 has the protocol sctp"),
+        (
+            "ports: [\"80:80/sctp\"]",
+            "services.web.ports.0 has the protocol sctp",
+        ),
         (
             "ports: [\"80:80\"]\ndeploy: {endpoint_mode: dnsrr}",
             "port published with ingress mode can't be used with dnsrr mode; write `mode: host`",
@@ -308,7 +317,10 @@ volumes:
         mount.expect(target).clone()
     };
     let data = at("/data");
-    assert_eq!((data.kind, data.source.as_str()), (MountType::Volume, "shop_data"));
+    assert_eq!(
+        (data.kind, data.source.as_str()),
+        (MountType::Volume, "shop_data")
+    );
     let options = data.volume_options.expect("options");
     assert!(options.no_copy);
     assert_eq!(options.labels[STACK_LABEL], "shop");
@@ -325,7 +337,10 @@ volumes:
     assert_eq!((own.kind, own.source.as_str()), (MountType::Volume, ""));
     assert_eq!(own.volume_options, None);
     let bind = at("/x");
-    assert_eq!((bind.kind, bind.source.as_str()), (MountType::Bind, "/etc/x"));
+    assert_eq!(
+        (bind.kind, bind.source.as_str()),
+        (MountType::Bind, "/etc/x")
+    );
     let options = bind.bind_options.expect("options");
     assert_eq!(options.propagation, Propagation::Rslave);
     assert!(!options.create_mountpoint);
@@ -440,10 +455,16 @@ configs:
     assert_eq!(secret.name, "prod-key");
     assert_eq!(secret.id.as_str(), "");
     assert_eq!(secret.file.name, "/etc/outer");
-    assert_eq!((secret.file.uid.as_str(), secret.file.gid.as_str()), ("103", "104"));
+    assert_eq!(
+        (secret.file.uid.as_str(), secret.file.gid.as_str()),
+        ("103", "104")
+    );
     assert_eq!(secret.file.mode, 0o400);
     let secret = &container.secrets[1];
-    assert_eq!((secret.name.as_str(), secret.file.name.as_str()), ("shop_key", "key"));
+    assert_eq!(
+        (secret.name.as_str(), secret.file.name.as_str()),
+        ("shop_key", "key")
+    );
     assert_eq!(secret.file.mode, 0o444);
     let targets: Vec<String> = container.payloads().map(|one| one.target()).collect();
     assert_eq!(targets, ["/etc/outer", "/run/secrets/key", "/conf"]);
@@ -498,8 +519,14 @@ fn names_are_looked_at_before_anybody_is_asked() {
     }
     let long = deployment(&plain, &"s".repeat(61)).expect_err("too long");
     let long = long.to_string();
-    assert!(long.contains("name must be 63 characters or fewer"), "{long}");
-    assert!(long.contains("a.yml:1:12: services.web would be sss"), "{long}");
+    assert!(
+        long.contains("name must be 63 characters or fewer"),
+        "{long}"
+    );
+    assert!(
+        long.contains("a.yml:1:12: services.web would be sss"),
+        "{long}"
+    );
     let errors = refused("services: {web: {image: a}, WEB: {image: a}}\n");
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert!(errors[0].contains("services.WEB has the name of another service"));
@@ -507,27 +534,56 @@ fn names_are_looked_at_before_anybody_is_asked() {
         "services: {web: {image: a, secrets: [k]}}\nsecrets: {k: {file: x, name: \"a b\"}}\n",
     );
     assert!(errors[0].starts_with("a.yml:2:11: secrets.k invalid secret name \"a b\""));
-    let errors = refused(
-        "services: {web: {image: a, networks: [n]}}\nnetworks: {n: {name: bad name}}\n",
-    );
+    let errors =
+        refused("services: {web: {image: a, networks: [n]}}\nnetworks: {n: {name: bad name}}\n");
     assert!(errors[0].starts_with("a.yml:2:12: networks.n invalid network name"));
 }
 
 #[test]
 fn what_weft_has_not_is_refused_by_its_place() {
     for (lines, says) in [
-        ("stdin_open: true", "services.web.stdin_open keeps standard input open"),
-        ("isolation: hyperv", "services.web.isolation is of containers on Windows"),
-        ("credential_spec: {file: x}", "services.web.credential_spec is of containers on Windows"),
-        ("logging: {driver: syslog}", "services.web.logging.driver log driver syslog is not supported"),
-        ("extra_hosts: [\"a:host-gateway\"]", "services.web.extra_hosts has host-gateway for a"),
-        ("sysctls: {vm.swappiness: 1}", "sysctl \"vm.swappiness\" is not in a separate kernel namespace"),
-        ("ulimits: {nofiles: 1}", "services.web.ulimits invalid ulimit type: nofiles"),
-        ("ulimits: {nofile: {soft: 2, hard: 1}}", "less than or equal to hard limit: 2 > 1"),
+        (
+            "stdin_open: true",
+            "services.web.stdin_open keeps standard input open",
+        ),
+        (
+            "isolation: hyperv",
+            "services.web.isolation is of containers on Windows",
+        ),
+        (
+            "credential_spec: {file: x}",
+            "services.web.credential_spec is of containers on Windows",
+        ),
+        (
+            "logging: {driver: syslog}",
+            "services.web.logging.driver log driver syslog is not supported",
+        ),
+        (
+            "extra_hosts: [\"a:host-gateway\"]",
+            "services.web.extra_hosts has host-gateway for a",
+        ),
+        (
+            "sysctls: {vm.swappiness: 1}",
+            "sysctl \"vm.swappiness\" is not in a separate kernel namespace",
+        ),
+        (
+            "ulimits: {nofiles: 1}",
+            "services.web.ulimits invalid ulimit type: nofiles",
+        ),
+        (
+            "ulimits: {nofile: {soft: 2, hard: 1}}",
+            "less than or equal to hard limit: 2 > 1",
+        ),
         ("working_dir: srv", "the working directory 'srv' is invalid"),
         ("user: a b", "services.web.user is \"a b\""),
-        ("stop_grace_period: 48h", "services.web.stop_grace_period is 172800 s long"),
-        ("command: [\"a\\0b\"]", "services.web.command has a NUL character"),
+        (
+            "stop_grace_period: 48h",
+            "services.web.stop_grace_period is 172800 s long",
+        ),
+        (
+            "command: [\"a\\0b\"]",
+            "services.web.command has a NUL character",
+        ),
     ] {
         let errors = web_refused(lines);
         assert_eq!(errors.len(), 1, "{lines}: {errors:?}");
@@ -537,19 +593,46 @@ fn what_weft_has_not_is_refused_by_its_place() {
     let errors = refused("services: {web: {image: a b}}\n");
     assert!(errors[0].contains("services.web.image invalid reference format"));
     for (deploy, says) in [
-        ("replicas: 20000", "deploy.replicas is 20000: a service may have 10000"),
-        ("placement: {constraints: [node.role=worker]}", "constraint expected one operator"),
-        ("placement: {constraints: [node.rôle == x]}", "key 'node.rôle' is invalid"),
-        ("placement: {preferences: [{spread: rack}]}", "spreads over \"rack\""),
-        ("placement: {max_replicas_per_node: 1}\n  mode: global", "replicas-max-per-node can only"),
-        ("resources: {limits: {cpus: \"0.0001\"}}", "invalid cpu value 0.0001: Must be at least 0.001"),
-        ("resources: {limits: {memory: 1M}}", "invalid memory value 1048576: Must be at least 4MiB"),
+        (
+            "replicas: 20000",
+            "deploy.replicas is 20000: a service may have 10000",
+        ),
+        (
+            "placement: {constraints: [node.role=worker]}",
+            "constraint expected one operator",
+        ),
+        (
+            "placement: {constraints: [node.rôle == x]}",
+            "key 'node.rôle' is invalid",
+        ),
+        (
+            "placement: {preferences: [{spread: rack}]}",
+            "spreads over \"rack\"",
+        ),
+        (
+            "placement: {max_replicas_per_node: 1}\n  mode: global",
+            "replicas-max-per-node can only",
+        ),
+        (
+            "resources: {limits: {cpus: \"0.0001\"}}",
+            "invalid cpu value 0.0001: Must be at least 0.001",
+        ),
+        (
+            "resources: {limits: {memory: 1M}}",
+            "invalid memory value 1048576: Must be at least 4MiB",
+        ),
         (
             "resources: {reservations: {generic_resources: [{discrete_resource_spec: {kind: gpu, value: 1}}]}}",
             "deploy.resources.reservations has generic_resources",
         ),
-        ("restart_policy: {max_attempts: 2000}", "is 2000: 1000 are counted at most"),
-        ("update_config: {delay: 1s}\n  mode: replicated-job", "is not supported for jobs"),
+        (
+            "restart_policy: {max_attempts: 2000}",
+            "is 2000: 1000 are counted at most",
+        ),
+        (
+            "update_config: {delay: 1s}\n  mode: replicated-job",
+            "is not supported for jobs",
+        ),
     ] {
         let errors = web_refused(&format!("deploy:\n  {deploy}"));
         assert_eq!(errors.len(), 1, "{deploy}: {errors:?}");
@@ -561,45 +644,104 @@ fn what_weft_has_not_is_refused_by_its_place() {
 #[test]
 fn what_the_top_has_is_refused_by_its_place() {
     let of = |service: &str, top: &str| {
-        refused(&format!("services:\n  web: {{image: a, {service}}}\n{top}\n"))
+        refused(&format!(
+            "services:\n  web: {{image: a, {service}}}\n{top}\n"
+        ))
     };
     for (service, top, says) in [
-        ("networks: [n]", "networks: {n: {driver: bridge}}", "networks.n has the driver \"bridge\""),
+        (
+            "networks: [n]",
+            "networks: {n: {driver: bridge}}",
+            "networks.n has the driver \"bridge\"",
+        ),
         (
             "networks: [n]",
             "networks: {n: {driver_opts: {encrypted: \"\"}}}",
             "networks.n has the driver option \"encrypted\", which weft does not know; traffic",
         ),
-        ("networks: [n]", "networks: {n: {ipam: {driver: x}}}", "networks.n.ipam has the driver"),
+        (
+            "networks: [n]",
+            "networks: {n: {ipam: {driver: x}}}",
+            "networks.n.ipam has the driver",
+        ),
         (
             "networks: [n]",
             "networks: {n: {ipam: {config: [{subnet: 10.1.0.5/24}]}}}",
             "networks.n.ipam.config.0.subnet invalid subnet 10.1.0.5/24: it should be 10.1.0.0/24",
         ),
-        ("networks: [n]", "networks: {n: {ipam: {config: [{subnet: x}]}}}", "which is no subnet"),
-        ("networks: [n]", "networks: {n: {external: true, name: host}}", "docker's network \"host\""),
-        ("networks: [n]", "networks: {n: {name: bridge}}", "bridge is a pre-defined network"),
-        ("networks: [a, b]", "networks: {a: {name: x}, b: {name: x}}", "has the name \"x\", as networks.a has"),
-        ("volumes: [\"v:/v\"]", "volumes: {v: {driver: rexray}}", "plugin \"rexray\" not found"),
-        ("volumes: [\"v:/v\"]", "volumes: {v: {driver_opts: {x: y}}}", "volumes.v invalid option: \"x\""),
-        ("volumes: [\"v:/v\"]", "volumes: {v: {name: a/b}}", "invalid characters for a local volume name"),
-        ("secrets: [s]", "secrets: {s: {driver: vault}}", "secrets.s has the driver \"vault\""),
-        ("configs: [c]", "configs: {c: {file: x, template_driver: y}}", "configs.c has the template driver"),
-        ("configs: [c]", "configs: {c: {content: \"\"}}", "configs.c.content holds 0 bytes"),
+        (
+            "networks: [n]",
+            "networks: {n: {ipam: {config: [{subnet: x}]}}}",
+            "which is no subnet",
+        ),
+        (
+            "networks: [n]",
+            "networks: {n: {external: true, name: host}}",
+            "docker's network \"host\"",
+        ),
+        (
+            "networks: [n]",
+            "networks: {n: {name: bridge}}",
+            "bridge is a pre-defined network",
+        ),
+        (
+            "networks: [a, b]",
+            "networks: {a: {name: x}, b: {name: x}}",
+            "has the name \"x\", as networks.a has",
+        ),
+        (
+            "volumes: [\"v:/v\"]",
+            "volumes: {v: {driver: rexray}}",
+            "plugin \"rexray\" not found",
+        ),
+        (
+            "volumes: [\"v:/v\"]",
+            "volumes: {v: {driver_opts: {x: y}}}",
+            "volumes.v invalid option: \"x\"",
+        ),
+        (
+            "volumes: [\"v:/v\"]",
+            "volumes: {v: {name: a/b}}",
+            "invalid characters for a local volume name",
+        ),
+        (
+            "secrets: [s]",
+            "secrets: {s: {driver: vault}}",
+            "secrets.s has the driver \"vault\"",
+        ),
+        (
+            "configs: [c]",
+            "configs: {c: {file: x, template_driver: y}}",
+            "configs.c has the template driver",
+        ),
+        (
+            "configs: [c]",
+            "configs: {c: {content: \"\"}}",
+            "configs.c.content holds 0 bytes",
+        ),
     ] {
         let errors = of(service, top);
-        let told = errors.iter().any(|error| {
-            error.contains(says) && error.starts_with("a.yml:3:")
-        });
+        let told = errors
+            .iter()
+            .any(|error| error.contains(says) && error.starts_with("a.yml:3:"));
         assert!(told, "{top}: {errors:?}");
     }
     let errors = of(
         "secrets: [{source: s, uid: root}, {source: t, target: s}]",
         "secrets: {s: {file: x}, t: {file: y}}",
     );
-    assert!(errors.iter().any(|error| error.contains("gives s the uid \"root\"")), "{errors:?}");
-    let conflict = "secret references 'shop_s' and 'shop_t' have a conflicting target: '/run/secrets/s'";
-    assert!(errors.iter().any(|error| error.contains(conflict)), "{errors:?}");
+    assert!(
+        errors
+            .iter()
+            .any(|error| error.contains("gives s the uid \"root\"")),
+        "{errors:?}"
+    );
+    let conflict =
+        "secret references 'shop_s' and 'shop_t' have a conflicting target: '/run/secrets/s'";
+    assert!(
+        errors.iter().any(|error| error.contains(conflict)),
+        "{errors:?}"
+    );
 }
 
 #[test]
@@ -612,21 +754,30 @@ fn a_host_service_has_what_the_node_has() {
     ];
     assert_eq!(errors.len(), says.len(), "{errors:?}");
     for says in says {
-        assert!(errors.iter().any(|error| error.contains(says)), "{errors:?}");
+        assert!(
+            errors.iter().any(|error| error.contains(says)),
+            "{errors:?}"
+        );
     }
 }
 
 #[test]
 fn options_of_logs_are_told() {
-    let made = made("services: {a: {image: a, logging: {driver: json-file, options: {max-size: 1m}}}}\n");
+    let made =
+        made("services: {a: {image: a, logging: {driver: json-file, options: {max-size: 1m}}}}\n");
     let says = "services.a.logging.options are not carried out (max-size)";
-    assert!(made.warnings.iter().any(|line| line.contains(says)), "{:?}", made.warnings);
+    assert!(
+        made.warnings.iter().any(|line| line.contains(says)),
+        "{:?}",
+        made.warnings
+    );
 }
 
 #[test]
 fn what_is_wrong_is_where_it_is_written() {
     let base = "services:\n  web:\n    image: a\n    deploy:\n      replicas: 3\n";
-    let over = "services:\n  web:\n    deploy:\n      resources:\n        limits:\n          memory: 1M\n";
+    let over =
+        "services:\n  web:\n    deploy:\n      resources:\n        limits:\n          memory: 1M\n";
     let surroundings = Surroundings {
         variable: &|_| None,
         file: &|_| Err("no such file".to_owned()),
