@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Grant, Service, Stack};
+use crate::model::{Grant, Port, Service, Stack};
 use crate::problem::{Findings, Position};
 
 /// Tells what does not fit together.
@@ -85,24 +85,35 @@ fn depends_on(service: &Service, names: &BTreeSet<&str>, path: &str, findings: &
 
 /// Two services cannot have one port of all nodes.
 fn published(stack: &Stack, findings: &mut Findings) {
-    let mut owners: BTreeMap<(u16, &str, Option<&str>), &str> = BTreeMap::new();
+    let mut owners: BTreeMap<(u16, &str), Vec<(&Service, &Port)>> = BTreeMap::new();
     for service in &stack.services {
-        for port in service.ports.iter().filter(|port| port.mode == "ingress") {
+        for port in &service.ports {
             let Some(published) = port.published else {
                 continue;
             };
-            let key = (published, port.protocol.as_str(), port.host_ip.as_deref());
-            let owner = owners.entry(key).or_insert(&service.name);
-            if *owner != service.name {
+            let key = (published, port.protocol.as_str());
+            let there = owners.entry(key).or_default();
+            let taken = there
+                .iter()
+                .find(|(owner, other)| owner.name != service.name && collide(other, port));
+            if let Some((owner, _)) = taken {
                 let what = format!(
-                    "publishes port {published}/{}, which service {owner} has",
-                    port.protocol
+                    "publishes port {published}/{}, which service {} has",
+                    port.protocol, owner.name
                 );
                 let path = format!("services.{}", service.name);
                 findings.error(&service.at, &path, what, "publish another port");
             }
+            there.push((service, port));
         }
     }
+}
+
+/// Whether there is a node that would have to have both. Of two that are each on the node of a task,
+/// only managers know whether these meet.
+fn collide(one: &Port, other: &Port) -> bool {
+    let apart = matches!((&one.host_ip, &other.host_ip), (Some(one), Some(other)) if one != other);
+    !apart && (one.mode == "ingress" || other.mode == "ingress")
 }
 
 /// Names of services that wait for each other, the first one again at the end.
