@@ -87,6 +87,8 @@ pub(crate) struct Findings {
     pub(crate) unsupported: BTreeSet<&'static str>,
     /// The same, each with its reason.
     pub(crate) deprecated: BTreeMap<&'static str, &'static str>,
+    /// Ports of all services so far.
+    pub(crate) ports: usize,
 }
 
 impl Findings {

@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn what_a_file_says_counts() {
         let one = spec(|_| {});
-        for change in [
+        let changes: [fn(&mut TaskSpec); 6] = [
             |task: &mut TaskSpec| task.container.image = "web:2".to_owned(),
             |task: &mut TaskSpec| task.container.args = vec!["x".to_owned()],
             |task: &mut TaskSpec| task.container.env.push("C=3".to_owned()),
@@ -131,7 +131,8 @@ mod tests {
             },
             |task: &mut TaskSpec| task.resources.limits.pids = 3,
             |task: &mut TaskSpec| task.networks[0].aliases.push("db".to_owned()),
-        ] {
+        ];
+        for change in changes {
             assert!(!same(&one, &spec(change)));
         }
         let more = ServiceSpec {

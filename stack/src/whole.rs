@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Grant, Service, Stack};
+use crate::model::{Grant, Port, Service, Stack};
 use crate::problem::{Findings, Position};
 
 /// Tells what does not fit together.
@@ -33,10 +33,10 @@ pub(crate) fn check(stack: &Stack, findings: &mut Findings) {
                 unknown("volume", name, &mount.at, &path, findings);
             }
         }
-        let known: BTreeSet<&str> = stack.secrets.keys().map(String::as_str).collect();
-        grants("secret", &service.secrets, &known, &path, findings);
-        let known: BTreeSet<&str> = stack.configs.keys().map(String::as_str).collect();
-        grants("config", &service.configs, &known, &path, findings);
+        let known = |name: &str| stack.secrets.contains_key(name);
+        grants("secret", &service.secrets, known, &path, findings);
+        let known = |name: &str| stack.configs.contains_key(name);
+        grants("config", &service.configs, known, &path, findings);
         depends_on(service, &names, &path, findings);
     }
     published(stack, findings);
@@ -60,14 +60,11 @@ fn unknown(what: &str, name: &str, at: &Position, path: &str, findings: &mut Fin
 fn grants(
     what: &str,
     grants: &[Grant],
-    known: &BTreeSet<&str>,
+    known: impl Fn(&str) -> bool,
     path: &str,
     findings: &mut Findings,
 ) {
-    for grant in grants
-        .iter()
-        .filter(|grant| !known.contains(grant.source.as_str()))
-    {
+    for grant in grants.iter().filter(|grant| !known(&grant.source)) {
         unknown(what, &grant.source, &grant.at, path, findings);
     }
 }
@@ -88,24 +85,35 @@ fn depends_on(service: &Service, names: &BTreeSet<&str>, path: &str, findings: &
 
 /// Two services cannot have one port of all nodes.
 fn published(stack: &Stack, findings: &mut Findings) {
-    let mut owners: BTreeMap<(u16, &str, Option<&str>), &str> = BTreeMap::new();
+    let mut owners: BTreeMap<(u16, &str), Vec<(&Service, &Port)>> = BTreeMap::new();
     for service in &stack.services {
-        for port in service.ports.iter().filter(|port| port.mode == "ingress") {
+        for port in &service.ports {
             let Some(published) = port.published else {
                 continue;
             };
-            let key = (published, port.protocol.as_str(), port.host_ip.as_deref());
-            let owner = owners.entry(key).or_insert(&service.name);
-            if *owner != service.name {
+            let key = (published, port.protocol.as_str());
+            let there = owners.entry(key).or_default();
+            let taken = there
+                .iter()
+                .find(|(owner, other)| owner.name != service.name && collide(other, port));
+            if let Some((owner, _)) = taken {
                 let what = format!(
-                    "publishes port {published}/{}, which service {owner} has",
-                    port.protocol
+                    "publishes port {published}/{}, which service {} has",
+                    port.protocol, owner.name
                 );
                 let path = format!("services.{}", service.name);
                 findings.error(&service.at, &path, what, "publish another port");
             }
+            there.push((service, port));
         }
     }
+}
+
+/// Whether there is a node that would have to have both. Of two that are each on the node of a task,
+/// only managers know whether these meet.
+fn collide(one: &Port, other: &Port) -> bool {
+    let apart = matches!((&one.host_ip, &other.host_ip), (Some(one), Some(other)) if one != other);
+    !apart && (one.mode == "ingress" || other.mode == "ingress")
 }
 
 /// Names of services that wait for each other, the first one again at the end.

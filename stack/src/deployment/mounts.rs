@@ -15,10 +15,12 @@ const OPTIONS: [&str; 4] = ["type", "device", "o", "size"];
 /// What begins a template, which the node fills in.
 const ACTION: &str = "{{";
 
-/// The mounts of a service.
+/// The mounts of a service, in the order of their places, so that none in the file replaces tasks.
 pub(super) fn mounts(service: &Service, work: &mut Work<'_>) -> Vec<Mount> {
     let mounts = service.volumes.iter();
-    mounts.map(|mount| convert(service, mount, work)).collect()
+    let mut mounts: Vec<Mount> = mounts.map(|mount| convert(service, mount, work)).collect();
+    mounts.sort_by(|one, other| one.target.cmp(&other.target));
+    mounts
 }
 
 fn convert(service: &Service, mount: &model::Mount, work: &mut Work<'_>) -> Mount {

@@ -7,21 +7,32 @@ use crate::model::Port;
 use crate::problem::Findings;
 
 const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
+/// Most ports of all services: a range is many in few bytes.
+const MAX_PORTS: usize = 10_000;
 
 pub(super) fn ports(place: &Place<'_>, findings: &mut Findings) -> Vec<Port> {
     let mut ports = Vec::new();
     for item in place.get("ports").iter().flat_map(Place::items) {
-        match item.node.text() {
-            Some(text) => match short(text) {
-                Ok(more) => ports.extend(more),
-                Err(what) => {
-                    let mend = "write [IP:][PUBLISHED:]TARGET[/PROTOCOL], such as \"8080:80/tcp\"";
-                    findings.error(item.at(), &item.path, what, mend);
-                }
-            },
-            None if item.node.entries().is_empty() => {}
-            None => ports.extend(long(&item, findings)),
+        if findings.ports > MAX_PORTS {
+            break;
         }
+        let more: Vec<Port> = match item.node.text() {
+            Some(text) => short(text).unwrap_or_else(|what| {
+                let mend = "write [IP:][PUBLISHED:]TARGET[/PROTOCOL], such as \"8080:80/tcp\"";
+                findings.error(item.at(), &item.path, what, mend);
+                Vec::new()
+            }),
+            None if item.node.entries().is_empty() => Vec::new(),
+            None => long(&item, findings).into_iter().collect(),
+        };
+        findings.ports += more.len();
+        if findings.ports > MAX_PORTS {
+            let what = format!("makes more than {MAX_PORTS} ports of all services");
+            let mend = "publish fewer of them: services on one network reach every port";
+            findings.error(item.at(), &item.path, what, mend);
+            break;
+        }
+        ports.extend(more);
     }
     ports
 }
@@ -147,6 +158,26 @@ mod tests {
             format!("{ip} {published}>{}/{}", port.target, port.protocol)
         });
         Ok(ports.collect::<Vec<_>>().join(", "))
+    }
+
+    #[test]
+    fn ranges_have_an_end() {
+        use std::sync::Arc;
+
+        let text = "ports: [\"1-9000\", \"1-9000\", \"80\"]\n";
+        let mut findings = Findings::default();
+        let node = crate::yaml::parse(&Arc::from("a.yml"), text, &mut findings).expect("a tree");
+        let place = Place {
+            node: &node,
+            path: "services.web".to_owned(),
+        };
+        assert_eq!(ports(&place, &mut findings).len(), 9000);
+        let told: Vec<String> = findings.errors.iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("services.web.ports.1 makes more than 10000 ports"));
+        // Nor does any other service have some.
+        assert_eq!(ports(&place, &mut findings).len(), 0);
+        assert_eq!(findings.errors.len(), 1);
     }
 
     #[test]
