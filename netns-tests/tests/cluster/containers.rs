@@ -12,6 +12,7 @@ mod mounts;
 mod nodes;
 mod packages;
 mod pulls;
+mod stacks;
 mod update;
 
 use std::path::PathBuf;

@@ -104,7 +104,9 @@ fn counts(cluster: &Cluster, stack: &str, wanted: &[(&str, &str)]) {
 /// Ids of the tasks of a service that shall run, sorted.
 fn ids(cluster: &Cluster, service: &str) -> Vec<String> {
     let rows = cluster.rows(&["service", "ps", "--no-trunc", service]);
-    let wanted = rows.iter().filter(|row| text(row, "DesiredState") == "Running");
+    let wanted = rows
+        .iter()
+        .filter(|row| text(row, "DesiredState") == "Running");
     let mut ids: Vec<String> = wanted.map(|row| text(row, "ID").to_owned()).collect();
     ids.sort_unstable();
     ids
@@ -121,23 +123,30 @@ fn nothing_is_left(cluster: &Cluster, stack: &str) {
     let begins = format!("{stack}_");
     for kind in ["service", "network", "secret", "config"] {
         let rows = cluster.rows(&[kind, "ls"]);
-        let left = rows.iter().find(|row| text(row, "Name").starts_with(&begins));
+        let left = rows
+            .iter()
+            .find(|row| text(row, "Name").starts_with(&begins));
         assert!(left.is_none(), "{kind}: {left:?}");
     }
     let stacks = cluster.rows(&["stack", "ls"]);
-    assert!(stacks.iter().all(|row| text(row, "Name") != stack), "{stacks:?}");
+    assert!(
+        stacks.iter().all(|row| text(row, "Name") != stack),
+        "{stacks:?}"
+    );
     for node in NODES {
         let rows = cluster.rows(&["node", "ps", node]);
-        let left = rows.iter().find(|row| {
-            text(row, "Name").starts_with(&begins) && text(row, "State") == "Running"
-        });
+        let left = rows
+            .iter()
+            .find(|row| text(row, "Name").starts_with(&begins) && text(row, "State") == "Running");
         assert!(left.is_none(), "{node}: {left:?}");
     }
 }
 
 /// What the port of a node answers to a client outside.
 fn asked(cluster: &Cluster, at: SocketAddr, path: &str) -> io::Result<String> {
-    let answer = cluster.outside().run_in(|| fetch(at, path, Duration::from_secs(6)))??;
+    let answer = cluster
+        .outside()
+        .run_in(|| fetch(at, path, Duration::from_secs(6)))??;
     Ok(String::from_utf8_lossy(&answer.body).into_owned())
 }
 

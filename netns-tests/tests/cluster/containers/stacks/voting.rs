@@ -178,7 +178,10 @@ fn the_picture_has_all_six(cluster: &Cluster) {
             "{services:?}"
         );
     }
-    assert_eq!(named(&state["Nodes"]), NODES.map(str::to_owned).into());
+    assert_eq!(
+        named(&state["Nodes"]),
+        BTreeSet::from(NODES.map(str::to_owned))
+    );
     let nodes = state["Nodes"].as_array().expect("a list").iter();
     let tasks = nodes.flat_map(|node| node["Tasks"].as_array().into_iter().flatten());
     let votes = tasks.filter(|task| task["Service"] == "vstack_vote" && task["State"] == "running");
