@@ -99,11 +99,18 @@ fn it_can_be_removed_and_deployed_at_once(cluster: &Cluster) {
         assert!(said.contains("Creating network again_default"), "{said}");
     }
     counts(cluster, STACK, &[("one", "1/1")]);
-    let networks = cluster.rows(&["network", "ls"]);
-    let of_stack = networks
-        .iter()
-        .filter(|row| text(row, "Name") == "again_default");
-    assert_eq!(of_stack.count(), 1, "{networks:?}");
+    // The networks of the stacks before are gone with their last tasks.
+    eventually("there is one network of that name", || {
+        let networks = cluster.rows(&["network", "ls"]);
+        let of_stack = networks
+            .iter()
+            .filter(|row| text(row, "Name") == "again_default");
+        if of_stack.count() == 1 {
+            Ok(())
+        } else {
+            Err(networks)
+        }
+    });
     remove(cluster, STACK);
     nothing_is_left(cluster, STACK);
 }
@@ -146,15 +153,17 @@ pub(super) fn what_cannot_be_deployed_makes_nothing(cluster: &Cluster) {
 }
 
 pub(super) fn whoever_is_waited_for_comes_first(cluster: &Cluster) {
-    let image = boxed();
-    let file = format!(
-        "services:\n  first:\n    image: {image}\n    stop_grace_period: 2s\n    depends_on: [second]\n  \
-         second:\n    image: {image}\n    stop_grace_period: 2s\n    depends_on:\n      third:\n        \
-         condition: service_healthy\n  third:\n    image: {image}\n    stop_grace_period: 2s\n    \
-         command: [/bin/late]\n    healthcheck:\n      test: [CMD, test, -e, /tmp/good]\n      \
-         interval: 200ms\n"
+    let usual = format!(
+        "    image: {}\n    stop_grace_period: 2s\n    deploy:\n      update_config:\n        \
+         monitor: 0s\n",
+        boxed()
     );
-    let said = try_deploy(cluster, "order", &file, &["--detach=false", "-q"]).ok();
+    let file = format!(
+        "services:\n  first:\n{usual}    depends_on: [second]\n  second:\n{usual}    depends_on:\n      \
+         third:\n        condition: service_healthy\n  third:\n{usual}    command: [/bin/late]\n    \
+         healthcheck:\n      test: [CMD, test, -e, /tmp/good]\n      interval: 200ms\n"
+    );
+    let said = try_deploy(cluster, "order", &file, &["--detach=false"]).ok();
     let created: Vec<&str> = said
         .lines()
         .filter_map(|line| line.strip_prefix("Creating service order_"))
@@ -171,12 +180,14 @@ pub(super) fn whoever_is_waited_for_comes_first(cluster: &Cluster) {
 
 pub(super) fn what_was_interrupted_is_finished_by_the_next(cluster: &Cluster) {
     let file = |more: &str| {
-        let image = boxed();
-        format!("services:\n  late:\n    image: {image}\n    stop_grace_period: 2s\n{more}")
+        format!(
+            "services:\n  late:\n    image: {}\n    stop_grace_period: 2s\n    deploy:\n      \
+             update_config:\n        monitor: 0s\n{more}",
+            boxed()
+        )
     };
-    // There is no such node yet, so that the first one waits.
-    let nowhere =
-        "    deploy:\n      placement:\n        constraints: [node.labels.speed == fast]\n";
+    // There is no such node, so that the first one waits.
+    let nowhere = "      placement:\n        constraints: [node.labels.speed == fast]\n";
     let path = written(cluster, "cut.yml", &file(nowhere));
     let socket = cluster
         .lab()

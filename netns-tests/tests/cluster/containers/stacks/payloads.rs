@@ -1,5 +1,7 @@
 //! Secrets and configs as tasks see them, and as nobody else does.
 
+use std::collections::BTreeSet;
+
 use weft_netns_tests::{Cluster, eventually, within};
 
 use super::super::{NODES, are, becomes, create, processes, rows, text};
@@ -64,7 +66,7 @@ pub(super) fn of_a_stack_come_and_go_with_it(cluster: &Cluster) {
         "Removing config vault_app",
         "Removing network vault_default",
     ];
-    assert_eq!(lines(&said), wanted.into(), "{said}");
+    assert_eq!(lines(&said), BTreeSet::from(wanted), "{said}");
     nothing_is_left(cluster, "vault");
 }
 

@@ -112,7 +112,7 @@ fn asked(cluster: &Cluster, node: &str, path: &str) -> String {
 fn forms(text: &str) -> Vec<String> {
     let mut forms = vec![text.to_owned()];
     for before in 0..3 {
-        let bytes = [&[0; 2][..before], text.as_bytes()].concat();
+        let bytes = [&[0_u8; 2][..before], text.as_bytes()].concat();
         let whole = &bytes[..bytes.len() - bytes.len() % 3];
         let mut encoded = String::new();
         for group in whole.chunks_exact(3) {
