@@ -4,6 +4,7 @@
 
 mod again;
 mod databases;
+mod demo;
 mod first;
 mod names;
 mod payloads;
