@@ -58,7 +58,7 @@ pub(crate) use stack::{StackCommand, StackConfigArgs};
 pub(crate) use swarm::{SwarmInitArgs, SwarmJoinArgs};
 pub(crate) use tasks::{TaskCommand, TaskListArgs};
 pub(crate) use update::{PolicyArgs, TaskChangeArgs};
-pub(crate) use visualizer::VisualizerArgs;
+pub(crate) use visualizer::{Listen, VisualizerArgs};
 pub(crate) use volume::{NodesArgs, VolumeCommand, VolumeCreateArgs, VolumePruneArgs};
 
 use std::path::PathBuf;

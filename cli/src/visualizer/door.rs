@@ -5,33 +5,11 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use anyhow::{Context, bail};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-/// `--listen`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Listen {
-    /// `ADDR:PORT`
-    Tcp(SocketAddr),
-    /// `unix:///PATH`
-    Unix(PathBuf),
-}
-
-impl FromStr for Listen {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.strip_prefix("unix://") {
-            Some(path) if path.starts_with('/') => Ok(Self::Unix(path.into())),
-            Some(_) => Err("the path of the socket must start with a slash".to_owned()),
-            None => text.parse().map(Self::Tcp).map_err(|_| {
-                "expected ADDR:PORT, such as 127.0.0.1:8080, or unix:///path/of/socket".to_owned()
-            }),
-        }
-    }
-}
+use crate::args::Listen;
 
 /// A socket that listens. A file is removed when this is dropped.
 #[derive(Debug)]
@@ -137,19 +115,6 @@ async fn remove_stale(path: &Path) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn places_are_addresses_or_sockets() {
-        for text in ["127.0.0.1:8080", "[::1]:80"] {
-            let addr: SocketAddr = text.parse().unwrap();
-            assert_eq!(text.parse::<Listen>(), Ok(Listen::Tcp(addr)));
-        }
-        let unix = Listen::Unix("/run/x.sock".into());
-        assert_eq!("unix:///run/x.sock".parse::<Listen>(), Ok(unix));
-        for bad in ["8080", "localhost:8080", "unix://x", ""] {
-            assert!(bad.parse::<Listen>().is_err(), "{bad}");
-        }
-    }
 
     #[tokio::test]
     async fn a_socket_of_a_dead_process_is_replaced_and_one_of_a_living_is_not() {

@@ -31,7 +31,6 @@ use weft_client::Client;
 
 use crate::args::VisualizerArgs;
 use crate::output::Printer;
-pub(crate) use door::Listen;
 use door::{Accepted, Door};
 
 const PAGE: &str = include_str!("page.html");
