@@ -340,8 +340,8 @@ fn pinned(image: &Archive) -> String {
     format!("{}@{}", image.name, image.manifest.digest)
 }
 
-/// This program, as a person would type it.
-fn weft(swarm: &Swarm, words: &[&str]) -> anyhow::Result<()> {
+/// This program, as a person would type it; what it printed.
+pub(crate) fn weft(swarm: &Swarm, words: &[&str]) -> anyhow::Result<String> {
     let socket: &Path = swarm.lab().socket(MANAGER)?;
     let program = std::env::current_exe().context("cannot find the path of this program")?;
     let said = Command::new(program)
@@ -355,7 +355,7 @@ fn weft(swarm: &Swarm, words: &[&str]) -> anyhow::Result<()> {
         words.join(" "),
         String::from_utf8_lossy(&said.stderr)
     );
-    Ok(())
+    Ok(String::from_utf8_lossy(&said.stdout).into_owned())
 }
 
 /// A service of an image, whose containers say the numbers of their tasks.

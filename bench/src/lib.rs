@@ -9,6 +9,7 @@
 //! | `managers` | elections, changes, joins and restarts, against what is required | `managers.rs` |
 //! | `services` | updates, rollbacks, scales, drains and creates, against what is required | `services.rs` |
 //! | `containers` | starts, many at once, memory, pulls, against what is required | `containers.rs` |
+//! | `stacks` | deploys, small and large, against what is required | `stacks.rs` |
 //!
 //! A side (`side/`, `mesh/cluster.rs`) is a lab and the ways through it, `load/` and `mesh/crowd.rs`
 //! make the load, `run.rs` keeps what came of it, `pairs.rs` lets the sides take turns, `report.rs` and
@@ -33,6 +34,7 @@ mod run;
 mod services;
 mod setting;
 mod side;
+mod stacks;
 mod trial;
 mod usage;
 
@@ -60,5 +62,6 @@ fn run(matches: &ArgMatches, out: &mut Printer) -> anyhow::Result<ExitCode> {
         BenchCommand::Managers(args) => managers::run(&args, out),
         BenchCommand::Services(args) => services::run(&args, out),
         BenchCommand::Containers(args) => containers::run(&args, out),
+        BenchCommand::Stacks(args) => stacks::run(&args, out),
     }
 }

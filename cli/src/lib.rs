@@ -11,6 +11,7 @@ mod demo;
 mod output;
 mod program;
 mod suggest;
+mod visualizer;
 
 use std::ffi::OsString;
 use std::io;

@@ -107,7 +107,12 @@ fn usage(out: &mut impl Write) -> anyhow::Result<ExitCode> {
 /// Turns into the demo, so that Ctrl-C is the demo's alone, which cleans up.
 fn demo(words: &[&str], out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let (consent, rest) = Consent::take(words);
-    let path = programs::provide(programs::DEMO, consent, out)?;
+    let needed = if rest.contains(&"--stack") {
+        programs::STACK_DEMO
+    } else {
+        programs::DEMO
+    };
+    let path = programs::provide(needed, consent, out)?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let error = Command::new(cargo)
         .args(["run", "--release", "-p", "weft", "--", "demo"])

@@ -6,6 +6,7 @@ mod managers;
 mod mesh;
 mod overlay;
 mod services;
+mod stacks;
 
 pub(crate) use builds::{BenchBuildsArgs, BuildsTest};
 pub(crate) use containers::{BenchContainersArgs, ContainersTest};
@@ -13,6 +14,7 @@ pub(crate) use managers::{BenchManagersArgs, ManagersTest};
 pub(crate) use mesh::{BenchMeshArgs, FrontChoice, MeshTest};
 pub(crate) use overlay::{BenchOverlayArgs, BenchTest};
 pub(crate) use services::{BenchServicesArgs, ServicesTest};
+pub(crate) use stacks::{BenchStacksArgs, StacksTest};
 
 use clap::{Parser, Subcommand};
 
@@ -40,6 +42,8 @@ pub(crate) enum BenchCommand {
     Services(BenchServicesArgs),
     /// Containers: how soon they serve, what weft needs beside each, what an image costs
     Containers(BenchContainersArgs),
+    /// Stacks: how soon one serves, and what a large file costs that changes nothing
+    Stacks(BenchStacksArgs),
 }
 
 #[cfg(test)]

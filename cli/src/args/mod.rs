@@ -28,6 +28,7 @@ mod swarm;
 mod task;
 mod tasks;
 mod update;
+mod visualizer;
 mod volume;
 
 pub(crate) use attachment::parse_attachment;
@@ -64,6 +65,7 @@ pub(crate) use stack::{
 pub(crate) use swarm::{SwarmInitArgs, SwarmJoinArgs};
 pub(crate) use tasks::{TaskCommand, TaskListArgs};
 pub(crate) use update::{PolicyArgs, TaskChangeArgs};
+pub(crate) use visualizer::{Listen, VisualizerArgs};
 pub(crate) use volume::{NodesArgs, VolumeCommand, VolumeCreateArgs, VolumePruneArgs};
 
 use std::path::PathBuf;
@@ -166,6 +168,8 @@ pub(crate) enum Command {
     Ping(PingArgs),
     /// Copy frames of this node, dropped ones with the reason, into a file for Wireshark
     Capture(CaptureArgs),
+    /// Show nodes and their tasks on a page for browsers, live
+    Visualizer(VisualizerArgs),
     /// Build a cluster in network namespaces of this machine
     #[command(subcommand)]
     Lab(LabCommand),
@@ -584,6 +588,9 @@ pub(crate) struct DemoArgs {
     /// A team's first day: services are scaled, drained, updated and rolled back while clients ask
     #[arg(long, conflicts_with = "managers")]
     pub(crate) day: bool,
+    /// Containers: a stack of six services is deployed, changed and removed, with secrets that rotate
+    #[arg(long, conflicts_with_all = ["managers", "day"])]
+    pub(crate) stack: bool,
     /// Leave the cluster up and print how to talk to it
     #[arg(long)]
     pub(crate) keep: bool,

@@ -53,6 +53,7 @@ use crate::args::{Cli, Command, InspectArgs, StackCommand};
 use crate::demo;
 use crate::output::{Printer, complain, render_inspect};
 use crate::program::{MoreCommand, whole};
+use crate::visualizer;
 
 /// Does what the command line says and returns the exit status. `more` are the commands of others,
 /// which completion and manual pages know as well.
@@ -97,6 +98,7 @@ pub fn run(cli: Cli, more: &[MoreCommand], out: &mut Printer) -> anyhow::Result<
         Command::Doctor(args) => block_on(doctor::run(&client()?, &args, out)),
         Command::Ping(args) => block_on(ping::run(client(), &args, out)),
         Command::Capture(args) => block_on(capture::run(&client()?, &args)),
+        Command::Visualizer(args) => block_on(visualizer::run(client()?, &args, out)),
         Command::Lab(command) => lab::run(command, out),
         Command::Demo(args) => demo::run(&args, out),
     }?;

@@ -1,6 +1,7 @@
 //! `weft demo`: three nodes on this machine, and everything that weft does, with real traffic; with
 //! `--managers` five nodes, of which three are managers, and what becomes of a swarm without them; with
-//! `--day` three nodes, and what a team does with services on its first day.
+//! `--day` three nodes, and what a team does with services on its first day; with `--stack` containers:
+//! six services of one file.
 //!
 //! Every line after a prompt is a command that was really run, followed by what it really
 //! printed. Every claim is checked against a deadline; the exit status is 0 only if all held.
@@ -15,6 +16,7 @@ mod leaving;
 mod managers;
 mod members;
 mod names;
+mod stack;
 mod traffic;
 mod transcript;
 mod trouble;
@@ -41,6 +43,9 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Printer) -> anyhow::Result<ExitCode
         weft_sys::nft::installed(),
         "the demo needs `nft` for the way to the outside: install it with `apt-get install nftables` (or your system's package of that name) and run it again"
     );
+    if args.stack {
+        stack::needs()?;
+    }
     let stop = Stop::on_signals()?;
     let started = Instant::now();
     let mut transcript = Transcript::new(out);
@@ -66,6 +71,7 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Printer) -> anyhow::Result<ExitCode
     let steps = match args {
         _ if args.managers => managers::walk,
         _ if args.day => day::walk,
+        _ if args.stack => stack::walk,
         _ => everything,
     };
     let result = ready.and_then(|()| tour(&mut swarm, &stop, &mut transcript, steps));

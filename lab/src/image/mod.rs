@@ -5,11 +5,15 @@ mod archive;
 mod busybox;
 mod layer;
 mod registry;
+mod voting;
+mod wordpress;
 
 pub use archive::{Archive, Content};
 pub use busybox::{BUSYBOX, base, busybox, web};
 pub use layer::Layer;
 pub use registry::Registry;
+pub use voting::{RESULT_PORT, VISUALIZER_PORT, VOTE_PORT, VOTING_SERVICES, voting, voting_file};
+pub use wordpress::{WORDPRESS_PORT, wordpress, wordpress_file};
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! `weft bench overlay` and `containers`, shortly: every kind of test runs and reports what it should.
+//! `weft bench overlay`, `containers` and `stacks`, shortly: every kind of test runs and reports what it should.
 
 use std::process::{Command, Output};
 
@@ -129,4 +129,28 @@ fn a_short_bench_of_containers_reports_what_was_required() {
     let asked = &rows[4]["Runs"][0];
     let asked = asked.as_f64().expect("a number");
     assert!((0.9..=1.05).contains(&asked), "{}", rows[4]);
+}
+
+/// The same: figures, and not whether they are good ones.
+#[test]
+#[ignore = "second tier: it makes two labs"]
+fn a_short_bench_of_stacks_reports_what_was_required() {
+    let _turn = beside_others();
+    let name = format!("benchstack{}", std::process::id());
+    let output = Command::new(PROGRAM)
+        .args(["bench", "stacks", "--name", &name, "--rounds", "2"])
+        .args(["--services", "20", "--format", "json"])
+        .output()
+        .expect("weft can be run");
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    let rows: Vec<Value> = out
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("each row is JSON"))
+        .collect();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(rows.len(), 3, "{out}{err}");
+    for row in &rows {
+        let runs = row["Runs"].as_array().expect("a list");
+        assert!(runs.len() == 2 && runs.iter().all(positive), "{row}");
+    }
 }

@@ -13,6 +13,7 @@ mod nodes;
 mod packages;
 mod process_one;
 mod pulls;
+mod stacks;
 mod update;
 
 use std::path::PathBuf;

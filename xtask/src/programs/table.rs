@@ -52,8 +52,23 @@ const NFT: Program = program(
     ["nftables"; 3],
 );
 
+const RUNC: Program = program(
+    "runc",
+    "containers of tests, benches and a demo",
+    ["runc"; 3],
+);
+// Images are made of it: a variant that needs libraries will not do.
+const BUSYBOX: Program = program(
+    "busybox",
+    "what is in the images of tests, benches and a demo",
+    ["busybox-static", "busybox", "busybox-static"],
+);
+
 /// What `weft demo` runs, from the source on.
 pub(crate) const DEMO: &[Program] = &[CC, NFT];
+
+/// What `weft demo --stack` runs.
+pub(crate) const STACK_DEMO: &[Program] = &[CC, NFT, RUNC, BUSYBOX];
 
 /// What the tests of the workspace run. Where busybox is named, its variant will do as well.
 pub(crate) const TESTS: &[Program] = &[
@@ -145,13 +160,9 @@ pub(crate) const TESTS: &[Program] = &[
         "tests ask tasks for theirs",
         ["hostname", "hostname", "busybox"],
     ),
-    program("runc", "containers of tests and benches", ["runc"; 3]),
-    // Images are made of it: a variant that needs libraries will not do.
-    program(
-        "busybox",
-        "what is in the images of tests and benches",
-        ["busybox-static", "busybox", "busybox-static"],
-    ),
+    RUNC,
+    BUSYBOX,
+    program("grep", "tests look for secrets in files", ["grep"; 3]),
     program(
         "docker-registry",
         "images that come from a registry",
@@ -167,7 +178,7 @@ mod tests {
 
     #[test]
     fn each_program_is_there_once_with_packages_that_have_names() {
-        for table in [DEMO, TESTS] {
+        for table in [DEMO, STACK_DEMO, TESTS] {
             let names: BTreeSet<_> = table.iter().map(|program| program.name).collect();
             assert_eq!(names.len(), table.len());
             for program in table {
@@ -182,6 +193,6 @@ mod tests {
     #[test]
     fn tests_run_the_demo_too() {
         let there = |program: &Program| TESTS.iter().any(|other| other.name == program.name);
-        assert!(DEMO.iter().all(there));
+        assert!(DEMO.iter().chain(STACK_DEMO).all(there));
     }
 }

@@ -45,6 +45,134 @@ const REDIS: &[&str] = &[
     "libc6",
 ];
 
+/// `PostgreSQL` 15 of Debian 12, without the compiler of its queries.
+const POSTGRES: &[&str] = &[
+    "postgresql-15",
+    "postgresql-client-15",
+    "libpq5",
+    "tzdata",
+    "libc6",
+    "libgcc-s1",
+    "libstdc++6",
+    "libgssapi-krb5-2",
+    "libkrb5-3",
+    "libk5crypto3",
+    "libkrb5support0",
+    "libcom-err2",
+    "libkeyutils1",
+    "libicu72",
+    "libldap-2.5-0",
+    "libsasl2-2",
+    "libgnutls30",
+    "libp11-kit0",
+    "libidn2-0",
+    "libunistring2",
+    "libtasn1-6",
+    "libnettle8",
+    "libhogweed6",
+    "libgmp10",
+    "libffi8",
+    "liblz4-1",
+    "libpam0g",
+    "libaudit1",
+    "libcap-ng0",
+    "libselinux1",
+    "libpcre2-8-0",
+    "libssl3",
+    "libsystemd0",
+    "liblzma5",
+    "libcap2",
+    "libgcrypt20",
+    "libgpg-error0",
+    "libuuid1",
+    "libxml2",
+    "libxslt1.1",
+    "libzstd1",
+    "zlib1g",
+    "libreadline8",
+    "libtinfo6",
+];
+
+/// `MariaDB` 10.11 of Debian 12.
+const MARIADB: &[&str] = &[
+    "mariadb-server-core",
+    "mariadb-client-core",
+    "mariadb-common",
+    "mysql-common",
+    "libaio1",
+    "libc6",
+    "libcrypt1",
+    "libgcc-s1",
+    "libnuma1",
+    "libpcre2-8-0",
+    "libssl3",
+    "libstdc++6",
+    "libsystemd0",
+    "liburing2",
+    "zlib1g",
+    "libedit2",
+    "libncurses6",
+    "libtinfo6",
+    "libbsd0",
+    "libmd0",
+    "liblzma5",
+    "libzstd1",
+    "liblz4-1",
+    "libcap2",
+    "libgcrypt20",
+    "libgpg-error0",
+];
+
+/// Users of both databases, besides those of every image.
+const USERS: &str = "root:x:0:0:root:/root:/bin/sh\n\
+                     postgres:x:999:999:postgres:/var/lib/postgresql:/bin/sh\n\
+                     mysql:x:998:998:mysql:/var/lib/mysql:/bin/sh\n\
+                     nobody:x:65534:65534:nobody:/nonexistent:/bin/sh\n";
+const GROUPS: &str = "root:x:0:\npostgres:x:999:\nmysql:x:998:\nnogroup:x:65534:\n";
+
+/// Makes the database in its volume once, as docker's image does, then is the server.
+const POSTGRES_ENTRY: &str = r#"#!/bin/sh
+set -e
+data=/var/lib/postgresql/data
+bin=/usr/lib/postgresql/15/bin
+export LC_ALL=C
+mkdir -p $data /var/run/postgresql
+chown -R postgres:postgres /var/lib/postgresql /var/run/postgresql
+chmod 700 $data
+if [ ! -e $data/PG_VERSION ]; then
+  echo "$POSTGRES_PASSWORD" > /tmp/password
+  chown postgres /tmp/password
+  su postgres -c "$bin/initdb -D $data -U $POSTGRES_USER -E UTF8 --auth-local=trust --auth-host=scram-sha-256 --pwfile=/tmp/password"
+  rm /tmp/password
+  echo "host all all all scram-sha-256" >> $data/pg_hba.conf
+fi
+exec su postgres -c "exec $bin/postgres -D $data -c listen_addresses='*' -c jit=off"
+"#;
+
+/// The same, with what the environment names made by the first start.
+const MARIADB_ENTRY: &str = r#"#!/bin/sh
+set -e
+data=/var/lib/mysql
+mkdir -p $data /run/mysqld
+chown mysql:mysql $data /run/mysqld
+if [ ! -d $data/mysql ]; then
+  mariadb-install-db --user=mysql --datadir=$data --auth-root-authentication-method=normal \
+    --skip-test-db --force > /dev/null
+  cat > /tmp/first.sql <<SQL
+CREATE DATABASE $MYSQL_DATABASE;
+CREATE USER '$MYSQL_USER'@'%' IDENTIFIED BY '$MYSQL_PASSWORD';
+CREATE USER '$MYSQL_USER'@'localhost' IDENTIFIED BY '$MYSQL_PASSWORD';
+GRANT ALL ON $MYSQL_DATABASE.* TO '$MYSQL_USER'@'%';
+GRANT ALL ON $MYSQL_DATABASE.* TO '$MYSQL_USER'@'localhost';
+ALTER USER 'root'@'localhost' IDENTIFIED BY '$MYSQL_ROOT_PASSWORD';
+SQL
+  chown mysql /tmp/first.sql
+  set -- --init-file=/tmp/first.sql
+fi
+exec mariadbd --user=mysql --datadir=$data --socket=/run/mysqld/mysqld.sock \
+  --bind-address=0.0.0.0 --innodb-use-native-aio=0 "$@"
+"#;
+
 /// What no program of them needs.
 const UNUSED: [&str; 4] = [
     "usr/share/doc",
@@ -88,6 +216,34 @@ pub(super) fn redis(name: &str) -> anyhow::Result<Image> {
         .runs(&[&command[..], &always].concat())
         .set("Volumes", json!({ "/data": {} }))
         .set("ExposedPorts", json!({ "6379/tcp": {} })))
+}
+
+/// `PostgreSQL`, with its data in `/var/lib/postgresql/data`, which is a volume.
+pub(super) fn postgres(name: &str) -> anyhow::Result<Image> {
+    let image = database(name, "postgres", POSTGRES, POSTGRES_ENTRY)?;
+    let path = "PATH=/usr/lib/postgresql/15/bin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    Ok(image
+        .set("Env", json!([path]))
+        .set("StopSignal", json!("SIGINT"))
+        .set("Volumes", json!({ "/var/lib/postgresql/data": {} }))
+        .set("ExposedPorts", json!({ "5432/tcp": {} })))
+}
+
+/// `MariaDB`, with its data in `/var/lib/mysql`, which is a volume.
+pub(super) fn mariadb(name: &str) -> anyhow::Result<Image> {
+    let image = database(name, "mariadb", MARIADB, MARIADB_ENTRY)?;
+    Ok(image
+        .set("Volumes", json!({ "/var/lib/mysql": {} }))
+        .set("ExposedPorts", json!({ "3306/tcp": {} })))
+}
+
+fn database(name: &str, tree_name: &str, packages: &[&str], entry: &str) -> anyhow::Result<Image> {
+    let mut files = Layer::new();
+    files.file("etc/passwd", 0o644, USERS.as_bytes())?;
+    files.file("etc/group", 0o644, GROUPS.as_bytes())?;
+    files.file("bin/database", 0o755, entry.as_bytes())?;
+    let image = base(name)?.with(tree(tree_name, packages)?)?.with(files)?;
+    Ok(image.runs(&["/bin/database"]))
 }
 
 /// A layer with the files of packages.
