@@ -127,9 +127,8 @@ impl Bench<'_> {
         let ask = || {
             loop {
                 self.stop.going_on()?;
-                let error = match fetch(at, "/", ANSWER) {
-                    Ok(_) => return anyhow::Ok(()),
-                    Err(error) => error,
+                let Err(error) = fetch(at, "/", ANSWER) else {
+                    return anyhow::Ok(());
                 };
                 if begun.elapsed() > LIMIT {
                     return Err(error.into());

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
+use serde_json::Value;
 use weft_stack::model::Stack;
 use weft_stack::{
     Deployment, Interpolation, Source, StackPayload, StackService, Surroundings, deployment, load,
@@ -20,202 +21,74 @@ const SERVICES: usize = 200;
 /// What reading it and planning it may take in a release build.
 const REQUIRED: Duration = Duration::from_millis(100);
 
-/// A file with many keys, as the tree that it is written from: each mapping in any order.
-#[derive(Debug, Clone)]
-enum Tree {
-    Text(&'static str),
-    List(Vec<Self>),
-    Map(Vec<(&'static str, Self)>),
-}
+/// A file with one or two of each section, and all that a service may say. JSON is YAML.
+const WHOLE: &str = r#"{
+  "version": "3.9",
+  "services": {
+    "web": {
+      "image": "web:1",
+      "command": "serve --port 80",
+      "environment": {"B": "2", "A": "1"},
+      "labels": {"x": "y", "a": "b"},
+      "hostname": "web-{{.Task.Slot}}",
+      "ulimits": {"nofile": {"soft": 10, "hard": 20}, "nproc": 5},
+      "sysctls": {"net.core.somaxconn": 1024, "net.ipv4.tcp_syncookies": 1},
+      "healthcheck": {"test": "curl -f localhost", "interval": "30s", "retries": 3},
+      "networks": {"front": {"aliases": ["www"]}, "outer": {}},
+      "ports": [{"target": 80, "published": 8080, "protocol": "tcp", "mode": "ingress"}, "9000"],
+      "volumes": [
+        {"type": "volume", "source": "data", "target": "/data", "volume": {"nocopy": true}},
+        "/etc/ssl:/etc/ssl:ro"
+      ],
+      "secrets": [{"source": "key", "target": "/etc/key", "uid": "33", "mode": 256}],
+      "configs": ["conf"],
+      "depends_on": {
+        "db": {"condition": "service_healthy"},
+        "cache": {"condition": "service_started"}
+      },
+      "deploy": {
+        "replicas": 3,
+        "labels": {"l": "1", "k": "2"},
+        "update_config": {"parallelism": 2, "order": "start-first", "delay": "10s"},
+        "resources": {
+          "limits": {"cpus": "0.5", "memory": "50M"},
+          "reservations": {"memory": "20M"}
+        },
+        "placement": {"constraints": ["node.role == worker"], "max_replicas_per_node": 2}
+      },
+      "x-weft": {"names-before-healthy": true}
+    },
+    "db": {"image": "db", "networks": ["back"]},
+    "cache": {"image": "cache", "networks": ["back"]}
+  },
+  "networks": {
+    "front": {"attachable": true, "labels": {"n": "1"}},
+    "back": {"internal": true},
+    "outer": {"external": true, "name": "prod"}
+  },
+  "volumes": {
+    "data": {
+      "driver_opts": {"type": "nfs", "device": ":/x", "o": "addr=nas"},
+      "labels": {"v": "1"}
+    }
+  },
+  "secrets": {"key": {"file": "./key.txt"}},
+  "configs": {"conf": {"content": "x", "name": "conf-v1"}}
+}"#;
 
-use Tree::{List, Map, Text};
-
-/// Of every section one or two, with all that a service may say.
-#[expect(clippy::too_many_lines, reason = "one file, key by key")]
-fn whole() -> Tree {
-    let web = Map(vec![
-        ("image", Text("\"web:1\"")),
-        ("command", Text("serve --port 80")),
-        (
-            "environment",
-            Map(vec![("B", Text("\"2\"")), ("A", Text("\"1\""))]),
-        ),
-        ("labels", Map(vec![("x", Text("y")), ("a", Text("b"))])),
-        ("hostname", Text("\"web-{{.Task.Slot}}\"")),
-        (
-            "ulimits",
-            Map(vec![
-                (
-                    "nofile",
-                    Map(vec![("soft", Text("10")), ("hard", Text("20"))]),
-                ),
-                ("nproc", Text("5")),
-            ]),
-        ),
-        (
-            "sysctls",
-            Map(vec![
-                ("net.core.somaxconn", Text("\"1024\"")),
-                ("net.ipv4.tcp_syncookies", Text("\"1\"")),
-            ]),
-        ),
-        (
-            "healthcheck",
-            Map(vec![
-                ("test", Text("curl -f localhost")),
-                ("interval", Text("30s")),
-                ("retries", Text("3")),
-            ]),
-        ),
-        (
-            "networks",
-            Map(vec![
-                ("front", Map(vec![("aliases", List(vec![Text("www")]))])),
-                ("outer", Map(vec![])),
-            ]),
-        ),
-        (
-            "ports",
-            List(vec![Map(vec![
-                ("target", Text("80")),
-                ("published", Text("8080")),
-                ("protocol", Text("tcp")),
-                ("mode", Text("ingress")),
-            ])]),
-        ),
-        (
-            "volumes",
-            List(vec![Map(vec![
-                ("type", Text("volume")),
-                ("source", Text("data")),
-                ("target", Text("/data")),
-                ("volume", Map(vec![("nocopy", Text("true"))])),
-            ])]),
-        ),
-        (
-            "secrets",
-            List(vec![Map(vec![
-                ("source", Text("key")),
-                ("target", Text("/etc/key")),
-                ("uid", Text("\"33\"")),
-                ("mode", Text("0400")),
-            ])]),
-        ),
-        ("configs", List(vec![Text("conf")])),
-        (
-            "depends_on",
-            Map(vec![
-                ("db", Map(vec![("condition", Text("service_healthy"))])),
-                ("cache", Map(vec![("condition", Text("service_started"))])),
-            ]),
-        ),
-        (
-            "deploy",
-            Map(vec![
-                ("replicas", Text("3")),
-                ("labels", Map(vec![("l", Text("1")), ("k", Text("2"))])),
-                (
-                    "update_config",
-                    Map(vec![
-                        ("parallelism", Text("2")),
-                        ("order", Text("start-first")),
-                        ("delay", Text("10s")),
-                    ]),
-                ),
-                (
-                    "resources",
-                    Map(vec![
-                        (
-                            "limits",
-                            Map(vec![("cpus", Text("\"0.5\"")), ("memory", Text("50M"))]),
-                        ),
-                        ("reservations", Map(vec![("memory", Text("20M"))])),
-                    ]),
-                ),
-                (
-                    "placement",
-                    Map(vec![
-                        ("constraints", List(vec![Text("node.role == worker")])),
-                        ("max_replicas_per_node", Text("2")),
-                    ]),
-                ),
-            ]),
-        ),
-    ]);
-    let plain = |image| {
-        Map(vec![
-            ("image", Text(image)),
-            ("networks", List(vec![Text("back")])),
-        ])
-    };
-    Map(vec![
-        ("version", Text("\"3.9\"")),
-        (
-            "services",
-            Map(vec![
-                ("web", web),
-                ("db", plain("db")),
-                ("cache", plain("cache")),
-            ]),
-        ),
-        (
-            "networks",
-            Map(vec![
-                (
-                    "front",
-                    Map(vec![
-                        ("attachable", Text("true")),
-                        ("labels", Map(vec![("n", Text("1"))])),
-                    ]),
-                ),
-                ("back", Map(vec![("internal", Text("true"))])),
-                (
-                    "outer",
-                    Map(vec![("external", Text("true")), ("name", Text("prod"))]),
-                ),
-            ]),
-        ),
-        (
-            "volumes",
-            Map(vec![(
-                "data",
-                Map(vec![
-                    (
-                        "driver_opts",
-                        Map(vec![
-                            ("type", Text("nfs")),
-                            ("device", Text("\":/x\"")),
-                            ("o", Text("addr=nas")),
-                        ]),
-                    ),
-                    ("labels", Map(vec![("v", Text("1"))])),
-                ]),
-            )]),
-        ),
-        (
-            "secrets",
-            Map(vec![("key", Map(vec![("file", Text("./key.txt"))]))]),
-        ),
-        (
-            "configs",
-            Map(vec![(
-                "conf",
-                Map(vec![("content", Text("x")), ("name", Text("conf-v1"))]),
-            )]),
-        ),
-    ])
+fn whole() -> Value {
+    serde_json::from_str(WHOLE).expect("it is JSON")
 }
 
 /// In flow style, the entries of each mapping in the order that the numbers say.
-fn written(tree: &Tree, order: &mut impl Iterator<Item = usize>) -> String {
+fn written(tree: &Value, order: &mut impl Iterator<Item = usize>) -> String {
     match tree {
-        Text(text) => (*text).to_owned(),
-        List(items) => {
+        Value::Array(items) => {
             let items: Vec<String> = items.iter().map(|item| written(item, order)).collect();
             format!("[{}]", items.join(", "))
         }
-        Map(entries) => {
-            let mut left: Vec<&(&str, Tree)> = entries.iter().collect();
+        Value::Object(entries) => {
+            let mut left: Vec<(&String, &Value)> = entries.iter().collect();
             let mut parts = Vec::with_capacity(left.len());
             while !left.is_empty() {
                 let next = order.next().unwrap_or_default() % left.len();
@@ -224,6 +97,7 @@ fn written(tree: &Tree, order: &mut impl Iterator<Item = usize>) -> String {
             }
             format!("{{{}}}", parts.join(", "))
         }
+        other => other.to_string(),
     }
 }
 

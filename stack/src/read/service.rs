@@ -188,8 +188,11 @@ fn extra_hosts(place: &Place<'_>, findings: &mut Findings) -> Vec<String> {
             .strip_prefix('[')
             .and_then(|rest| rest.strip_suffix(']'));
         let bare = bare.unwrap_or(&address).trim();
-        let host = format!("{}:{bare}", name.trim());
-        if name.is_empty() || (bare != "host-gateway" && bare.parse::<IpAddr>().is_err()) {
+        let name = name.trim();
+        let host = format!("{name}:{bare}");
+        // A name with one of these would be another one in the short form.
+        let is_name = !name.is_empty() && !name.contains(['=', ':']);
+        if !is_name || (bare != "host-gateway" && bare.parse::<IpAddr>().is_err()) {
             let what = format!("bad format for extra host: {host:?}");
             findings.error(inner.at(), &inner.path, what, "write it as name:192.0.2.1");
         } else if hosts.contains(&host) {
