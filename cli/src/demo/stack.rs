@@ -137,7 +137,7 @@ fn visualizer(walk: &mut Walk<'_, '_>, shown: &Path) -> anyhow::Result<Ends> {
 /// Rows that a command prints as JSON.
 fn rows(walk: &Walk<'_, '_>, words: &[&str]) -> anyhow::Result<Vec<Value>> {
     let text = walk.quietly("node1", &[words, &["--format", "json"]].concat())?;
-    let rows = text.lines().map(serde_json::from_str);
+    let rows = text.lines().map(serde_json::from_str::<Value>);
     Ok(rows.collect::<Result<Vec<Value>, _>>()?)
 }
 
