@@ -161,7 +161,7 @@ pub(super) fn whoever_is_waited_for_comes_first(cluster: &Cluster) {
     let file = format!(
         "services:\n  first:\n{usual}    depends_on: [second]\n  second:\n{usual}    depends_on:\n      \
          third:\n        condition: service_healthy\n  third:\n{usual}    command: [/bin/late]\n    \
-         healthcheck:\n      test: [CMD, test, -e, /tmp/good]\n      interval: 200ms\n"
+         healthcheck:\n      test: [CMD, test, -e, /tmp/good]\n      interval: 200ms\n      retries: 100\n"
     );
     let said = try_deploy(cluster, "order", &file, &["--detach=false"]).ok();
     let created: Vec<&str> = said

@@ -75,7 +75,7 @@ pub(super) fn sizes_and_names_are_checked(cluster: &Cluster) {
     let large = large.display().to_string();
     let says = "secret data must be larger than 0 and less than 512000 bytes";
     let said = cluster.weft("node1", &["secret", "create", "none", "-"]);
-    said.refused(&[says]);
+    said.refused(&["error reading from STDIN: data is empty"]);
     let said = cluster.weft("node1", &["secret", "create", "large", &large]);
     said.refused(&[says]);
     let said = cluster.weft("node1", &["config", "create", "large", &large]);
@@ -181,11 +181,13 @@ pub(super) fn are_files_that_tasks_read(cluster: &Cluster) {
         .weft("node1", &["service", "scale", "-d", "keeper=2"])
         .done();
     let second = eventually("another node has one too", || {
-        let running = cluster.tasks("keeper");
-        let other = running.iter().find(|task| task.node != node);
-        other.cloned().ok_or(running.clone())
+        let rows = rows(cluster, "keeper");
+        let mut running = rows.iter().filter(|row| text(row, "State") == "Running");
+        let other = running.find(|row| text(row, "Node") != node);
+        let other = other.map(|row| text(row, "Node").to_owned());
+        other.ok_or(rows.clone())
     });
-    assert_ne!(second.node, "node1");
+    assert_ne!(second, "node1");
     let said = inside(cluster, "keeper.2", "cat /run/secrets/pass /etc/app.conf");
     assert_eq!(said, format!("{}slot 2 of keeper is blue\n", value.text));
 

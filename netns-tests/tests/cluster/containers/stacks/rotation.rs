@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use weft_netns_tests::{Cluster, within};
 
+use super::super::{rows, text};
 use super::search::Value;
 use super::{STACK_LIMIT, ids, inside, try_inside};
 
@@ -26,8 +27,9 @@ pub(super) fn another_value_takes_its_place(cluster: &Cluster, old: &Value) -> V
     cluster.weft("node1", &words).done();
     within(STACK_LIMIT, "both tasks were replaced", || {
         let now = ids(cluster, "keeper");
-        let tasks = cluster.tasks("keeper").len();
-        if now.len() == 2 && tasks == 2 && now.iter().all(|id| !before.contains(id)) {
+        let rows = rows(cluster, "keeper");
+        let running = rows.iter().filter(|row| text(row, "State") == "Running");
+        if now.len() == 2 && running.count() == 2 && now.iter().all(|id| !before.contains(id)) {
             Ok(())
         } else {
             Err(now)
