@@ -2,7 +2,6 @@
 //! no other side: the figures stand beside those that are required.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -254,9 +253,7 @@ fn versions(swarm: &Swarm) -> anyhow::Result<BTreeMap<String, u64>> {
 fn large_file(services: u16) -> String {
     let mut text = String::from("version: \"3.8\"\nservices:\n");
     for number in 0..services {
-        // Writing to a string does not fail.
-        drop(write!(
-            text,
+        text.push_str(&format!(
             "  part{number}:\n    image: host\n    command: [sleep, \"1000\"]\n    environment:\n      \
              NUMBER: \"{number}\"\n      LEVEL: info\n      UPSTREAM: http://part{}:80/\n    \
              networks: [front, back]\n    deploy:\n      replicas: 0\n      labels:\n        \

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -156,17 +156,12 @@ impl Typist {
                 return;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.shown.recv_timeout(left) {
-                Ok(bytes) => {
-                    let more = String::from_utf8_lossy(&bytes);
-                    self.fresh.push_str(&more);
-                    self.all.push_str(&more);
-                }
-                Err(RecvTimeoutError::Timeout) => panic!("no {text:?} in {:?}", self.all),
-                Err(RecvTimeoutError::Disconnected) => {
-                    panic!("the end, and no {text:?} in {:?}", self.all)
-                }
-            }
+            let more = self.shown.recv_timeout(left);
+            assert!(more.is_ok(), "{text:?}, {more:?}: {:?}", self.all);
+            let more = more.unwrap_or_default();
+            let more = String::from_utf8_lossy(&more);
+            self.fresh.push_str(&more);
+            self.all.push_str(&more);
         }
     }
 
@@ -180,8 +175,8 @@ impl Typist {
         within(Duration::from_secs(30), "the program ends", || {
             match self.child.try_wait().expect("a child") {
                 Some(status) if status.success() => Ok(()),
-                Some(status) => panic!("{status}: {:?}", self.all),
-                None => Err("it runs"),
+                Some(status) => Err(format!("{status}: {:?}", self.all)),
+                None => Err("it runs".to_owned()),
             }
         });
     }

@@ -27,13 +27,13 @@ pub(super) fn stack_answers_on_every_node_and_leaves_nothing(cluster: &Cluster) 
     counts(cluster, STACK, &[("db", "1/1"), ("wordpress", "1/1")]);
     let stacks = cluster.rows(&["stack", "ls"]);
     let row = stacks.iter().find(|row| text(row, "Name") == STACK);
-    let row = row.unwrap_or_else(|| panic!("{stacks:?}"));
+    let row = row.expect("the stack is listed");
     assert_eq!(text(row, "Services"), "2", "{row}");
     let networks = cluster.rows(&["network", "ls"]);
     let made = networks
         .iter()
         .find(|row| text(row, "Name") == "wstack_default");
-    let made = made.unwrap_or_else(|| panic!("{networks:?}"));
+    let made = made.expect("the network is listed");
     assert_eq!(text(made, "Driver"), "overlay", "{made}");
     its_page_is_there(cluster, 1);
 

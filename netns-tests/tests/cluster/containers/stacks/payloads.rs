@@ -180,13 +180,7 @@ pub(super) fn are_files_that_tasks_read(cluster: &Cluster) {
     cluster
         .weft("node1", &["service", "scale", "-d", "keeper=2"])
         .done();
-    let second = eventually("another node has one too", || {
-        let rows = rows(cluster, "keeper");
-        let mut running = rows.iter().filter(|row| text(row, "State") == "Running");
-        let other = running.find(|row| text(row, "Node") != node);
-        let other = other.map(|row| text(row, "Node").to_owned());
-        other.ok_or(rows.clone())
-    });
+    let second = another_node(cluster, &node);
     assert_ne!(second, "node1");
     let said = inside(cluster, "keeper.2", "cat /run/secrets/pass /etc/app.conf");
     assert_eq!(said, format!("{}slot 2 of keeper is blue\n", value.text));
@@ -204,6 +198,17 @@ pub(super) fn are_files_that_tasks_read(cluster: &Cluster) {
     ] {
         cluster.weft("node1", &[kind, "rm", name]).done();
     }
+}
+
+/// The node of a second task, once it runs.
+fn another_node(cluster: &Cluster, node: &str) -> String {
+    eventually("another node has one too", || {
+        let rows = rows(cluster, "keeper");
+        let mut running = rows.iter().filter(|row| text(row, "State") == "Running");
+        let other = running.find(|row| text(row, "Node") != node);
+        let other = other.map(|row| text(row, "Node").to_owned());
+        other.ok_or(rows.clone())
+    })
 }
 
 /// Mode, owner, content; and that nobody writes there.
