@@ -206,9 +206,7 @@ pub(super) fn services_take_credentials_along_where_they_are_told_to(cluster: &C
     let name = format!("{}/private:1", host(PRIVATE));
     let image = made(Archive::of(&in_a_box().named(&name)));
     let images = vec![image.clone()];
-    let site = Site::start(cluster, PRIVATE, move |heard| {
-        with_password(&images, heard)
-    });
+    let site = Site::start(cluster, PRIVATE, move |heard| with_password(&images, heard));
     let folder = signed_in(cluster, "private", &[PRIVATE], PAIR);
     let create = |service: &str, flags: &[&str]| {
         let words = ["service", "create", "-d", "--name", service];

@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
@@ -176,8 +174,7 @@ pub(super) fn a_redirect_takes_no_password_along(cluster: &Cluster) {
 pub(super) fn who_asks_for_patience_has_it(cluster: &Cluster) {
     let image = bulk(BUSY, "app:1", &[1000]);
     let images = vec![image.clone()];
-    let slow_down =
-        || Reply::error("429 Too Many Requests", "TOOMANYREQUESTS", "slow down");
+    let slow_down = || Reply::error("429 Too Many Requests", "TOOMANYREQUESTS", "slow down");
     let seen = Mutex::new(Vec::new());
     let site = Site::start(cluster, BUSY, move |heard| {
         let mut seen = seen.lock().expect("no panic");
@@ -274,9 +271,7 @@ pub(super) fn an_index_has_something_for_this_machine_or_says_for_which(cluster:
     cluster.weft("node1", &words).done();
     let row = eventually("its task says why it waits", || {
         let rows = rows(cluster, "foreign");
-        let told = |row: &&Value| {
-            text(row, "Error").contains("unsupported platform on 2 nodes")
-        };
+        let told = |row: &&Value| text(row, "Error").contains("unsupported platform on 2 nodes");
         rows.iter().find(told).cloned().ok_or(rows.clone())
     });
     assert_eq!(row["State"], "Pending", "{row}");
@@ -299,7 +294,8 @@ pub(super) fn a_slow_pull_says_how_far_it_is(cluster: &Cluster) {
     });
     let words = ["service", "create", "-d", "--name", "slow", "--constraint"];
     let there = ["node.hostname==node2", "--stop-grace-period", "2s", &name];
-    cluster.weft("node1", &[words, there].concat()).done();
+    let words = [&words[..], &there].concat();
+    cluster.weft("node1", &words).done();
     let begin = format!("pulling {name} ");
     let percent = eventually("it says how far it is", || {
         let rows = rows(cluster, "slow");
