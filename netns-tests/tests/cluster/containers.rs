@@ -2,6 +2,7 @@
 //!
 //! One cluster is asked many things, for what costs time is to build it.
 
+mod bombs;
 mod day;
 mod deaths;
 mod debian;
@@ -14,7 +15,14 @@ mod packages;
 mod process_one;
 mod pulls;
 mod stacks;
+mod registries;
+mod sign_in;
+mod site;
+mod sticky;
+mod typing;
 mod update;
+mod upgrade;
+mod ways;
 
 use std::path::PathBuf;
 
@@ -61,6 +69,7 @@ fn containers_of_a_loaded_image_are_what_they_are_asked_to_be() {
     day::a_service_answers_on_every_node(&cluster);
     inside::programs_have_what_was_asked_for(&cluster);
     inside::exec_ends_as_its_program_does(&cluster);
+    typing::a_password_is_not_shown_and_the_window_s_size_is_told(&cluster);
     process_one::is_weft_s_own_where_it_is_asked_for(&cluster);
     ends::exit_codes_and_output_are_kept(&cluster);
     ends::what_cannot_start_says_why(&cluster);
@@ -69,6 +78,8 @@ fn containers_of_a_loaded_image_are_what_they_are_asked_to_be() {
     ends::the_image_says_how_to_ask_for_health(&cluster);
     mounts::are_seen_inside(&cluster);
     mounts::that_miss_their_source_are_told(&cluster);
+    mounts::are_all_that_can_be_written_to_where_the_root_is_read_only(&cluster);
+    mounts::travel_where_they_are_asked_to(&cluster);
     mounts::volumes_outlive_their_tasks(&cluster);
     update::another_image_and_back_without_a_failed_request(&cluster, 20);
     deaths::of_an_agent_ends_no_container(&cluster);

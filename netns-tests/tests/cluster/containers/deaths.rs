@@ -8,7 +8,7 @@ use super::{are, becomes, create, processes, remove, rows, text};
 
 /// Process 1 of containers of these services, as `ps` shows it.
 const FOREVER: &str = "/bin/sh /bin/forever";
-const NINE: &str = "/bin/sh /bin/nine";
+pub(super) const NINE: &str = "/bin/sh /bin/nine";
 
 /// The flags that place a service on a node.
 fn on(node: &str) -> [String; 2] {
@@ -16,7 +16,7 @@ fn on(node: &str) -> [String; 2] {
 }
 
 /// Starts one container on a node, which becomes the only process of its kind there, and returns it.
-fn one(cluster: &Cluster, name: &str, node: &str, program: &str, command: &str) -> u32 {
+pub(super) fn one(cluster: &Cluster, name: &str, node: &str, program: &str, command: &str) -> u32 {
     let on = on(node);
     let flags = [on[0].as_str(), on[1].as_str()];
     create(cluster, name, &flags, "box:1", &[program]);

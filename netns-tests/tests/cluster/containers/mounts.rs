@@ -57,6 +57,61 @@ pub(super) fn that_miss_their_source_are_told(cluster: &Cluster) {
     remove(cluster, "misses");
 }
 
+pub(super) fn are_all_that_can_be_written_to_where_the_root_is_read_only(cluster: &Cluster) {
+    let mut flags = vec!["--read-only", "-u", "app"];
+    flags.extend(["--mount", "type=tmpfs,target=/scratch,tmpfs-size=1m"]);
+    flags.extend(["--mount", "type=volume,target=/state,volume-nocopy=true"]);
+    create(cluster, "fixed-root", &flags, "box:1", &[]);
+    becomes(cluster, "fixed-root", "Running");
+    let run = |user: &str, script: &str| {
+        let words = ["exec", "-u", user, "fixed-root.1", "sh", "-c", script];
+        cluster.weft("node1", &words)
+    };
+    // The image has no such folders: they are made all the same.
+    let said = run("app", "echo x > /scratch/x && cat /scratch/x");
+    assert_eq!(said.ok(), "x\n");
+    let said = run("root", "echo y > /state/y && cat /state/y");
+    assert_eq!(said.ok(), "y\n");
+    for path in ["/new", "/tmp/new", "/etc/passwd"] {
+        let said = run("root", &format!("echo z >> {path}"));
+        assert_ne!(said.code, 0, "{path}: {said:?}");
+        assert!(said.err.contains("Read-only file system"), "{said:?}");
+    }
+    remove(cluster, "fixed-root");
+}
+
+/// What is mounted later on the node is seen inside where that was asked for, and nowhere else.
+pub(super) fn travel_where_they_are_asked_to(cluster: &Cluster) {
+    let dir = cluster.dir().join("travels");
+    std::fs::create_dir(&dir).expect("a folder");
+    let place = dir.display().to_string();
+    let late = format!("{place}/late");
+    let run = |words: &[&str]| cluster.run("node2", None, words).done();
+    run(&["mount", "-t", "tmpfs", "none", &place]);
+    run(&["mount", "--make-shared", &place]);
+    run(&["mkdir", &late]);
+    let of = [("follows", "rslave"), ("stays-behind", "rprivate")];
+    for (name, how) in of {
+        let bind = format!("type=bind,source={place},target=/x,bind-propagation={how}");
+        let flags = ["--mount", &bind, "--constraint", "node.hostname==node2"];
+        create(cluster, name, &flags, "box:1", &[]);
+        becomes(cluster, name, "Running");
+    }
+    run(&["mount", "-t", "tmpfs", "none", &late]);
+    run(&["touch", &format!("{late}/there")]);
+    let seen = of.map(|(name, _)| {
+        let task = format!("{name}.1");
+        let words = ["exec", task.as_str(), "ls", "/x/late"];
+        cluster.weft("node1", &words).ok()
+    });
+    assert_eq!(seen, ["there\n", ""]);
+    for (name, _) in of {
+        remove(cluster, name);
+    }
+    run(&["umount", "--lazy", &late]);
+    run(&["umount", "--lazy", &place]);
+}
+
 pub(super) fn volumes_outlive_their_tasks(cluster: &Cluster) {
     let there = ["--constraint", "node.hostname==node2"];
     let mount = ["--mount", "type=volume,source=kept,target=/srv/filled"];

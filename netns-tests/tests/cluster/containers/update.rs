@@ -14,14 +14,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What clients saw.
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     stop: AtomicBool,
     answered: AtomicUsize,
     failures: Mutex<Vec<String>>,
 }
 
 impl Seen {
-    fn ask(&self, cluster: &Cluster, node: &str) {
+    pub(super) fn ask(&self, cluster: &Cluster, node: &str) {
         let outside = cluster.outside();
         while !self.stop.load(Ordering::Relaxed) {
             match ask(&outside, cluster.at(node, 8000), PATIENCE) {
@@ -38,7 +38,7 @@ impl Seen {
 
     /// Asserts that requests were answered until now, and all of them.
     #[track_caller]
-    fn no_error(&self, when: &str) {
+    pub(super) fn no_error(&self, when: &str) {
         let answered = self.answered.swap(0, Ordering::Relaxed);
         let failures = self.failures.lock().expect("no panic");
         assert!(failures.is_empty() && answered > 0, "{when}: {failures:#?}");
@@ -47,7 +47,7 @@ impl Seen {
 }
 
 /// Ends the clients, also when the test fails: the scope waits for them.
-struct Ends<'a>(&'a Seen);
+pub(super) struct Ends<'a>(pub(super) &'a Seen);
 
 impl Drop for Ends<'_> {
     fn drop(&mut self) {
