@@ -26,7 +26,7 @@ pub(crate) fn check(node: &Node, kind: Kind, path: &str, findings: &mut Findings
             true
         }
         (Kind::Named(kind), Value::Map(entries)) => {
-            for entry in entries.iter().filter(|entry| !is_extension(entry)) {
+            for entry in entries {
                 check(&entry.value, *kind, &below(path, &entry.key), findings);
             }
             true

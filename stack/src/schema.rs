@@ -228,7 +228,7 @@ const SERVICE: &[Key] = &[
     ),
     foreign(
         "gpus",
-        "write deploy.resources.reservations.generic_resources",
+        "label the nodes that have them, and write deploy.placement.constraints",
     ),
     foreign("blkio_config", "leave it out: disks of nodes differ"),
     foreign("storage_opt", "leave it out: it belongs to the node"),
@@ -403,7 +403,7 @@ const RESERVATIONS: &[Key] = &[
     used("generic_resources", List(&Keys(GENERIC))),
     foreign(
         "devices",
-        "write generic_resources, which nodes offer by name and number",
+        "label the nodes that have them, and write deploy.placement.constraints",
     ),
 ];
 

@@ -204,6 +204,18 @@ impl Printer {
     pub fn flush(&mut self) -> io::Result<()> {
         self.out.flush().map_err(of_output)
     }
+
+    /// Prints a line in the middle of work that changes something, and shows it at once. What was begun is
+    /// not left half-way because nobody reads on (`| head -1`).
+    ///
+    /// # Errors
+    /// The output's, but for a closed pipe.
+    pub(crate) fn line_on_the_way(&mut self, line: &str) -> io::Result<()> {
+        match self.line(line).and_then(|()| self.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            said => said,
+        }
+    }
 }
 
 /// What the environment says of colours.

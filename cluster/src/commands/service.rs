@@ -174,14 +174,14 @@ pub(super) fn resolve_networks(
                 network.spec.name
             )));
         }
-        if attachment.aliases.len() > MAX_ALIASES {
+        let aliases = attachment.aliases.len() + attachment.stack_aliases.len();
+        if aliases > MAX_ALIASES {
             return Err(CommandError::bad(format!(
-                "{} aliases on network {} are too many: there may be {MAX_ALIASES}",
-                attachment.aliases.len(),
+                "{aliases} aliases on network {} are too many: there may be {MAX_ALIASES}",
                 network.spec.name
             )));
         }
-        for alias in &attachment.aliases {
+        for alias in attachment.aliases.iter().chain(&attachment.stack_aliases) {
             names::check("alias", alias)?;
         }
         attachment.target.clone_from(&network.id.0);

@@ -115,8 +115,10 @@ fn of_file(
             findings.error(place.at(), &place.path, what, "write NAME=VALUE");
             continue;
         }
-        // As docker does: without a value anywhere it is left out.
-        if let Some(value) = value.or_else(|| (surroundings.variable)(name)) {
+        // As docker does: an empty value is filled, and without a value anywhere it is left out.
+        let written = value.as_ref().filter(|value| !value.is_empty()).cloned();
+        let filled = written.or_else(|| (surroundings.variable)(name));
+        if let Some(value) = filled.or(value) {
             variables.insert(name.to_owned(), Some(value));
         }
     }

@@ -34,16 +34,14 @@ impl<'a> Place<'a> {
         })
     }
 
-    /// The entries of a mapping, without extension fields.
+    /// The entries of a mapping. Of one whose keys people choose, a name that begins with `x-` is one.
     pub(super) fn entries(&self) -> impl Iterator<Item = (&'a Entry, Self)> {
         let entries = self.node.entries().iter();
-        entries
-            .filter(|entry| !entry.key.starts_with("x-"))
-            .map(move |entry| {
-                let node = &entry.value;
-                let path = below(&self.path, &entry.key);
-                (entry, Self { node, path })
-            })
+        entries.map(move |entry| {
+            let node = &entry.value;
+            let path = below(&self.path, &entry.key);
+            (entry, Self { node, path })
+        })
     }
 
     pub(super) fn is_list(&self) -> bool {

@@ -52,6 +52,15 @@ fn long(place: &Place<'_>, findings: &mut Findings) -> Option<Port> {
             "write it as 192.0.2.1 or 2001:db8::1",
         );
     }
+    // As in the short form: every address is what is had without one.
+    let host_ip = host_ip.filter(|ip| {
+        let address = ip.parse::<IpAddr>();
+        !address.is_ok_and(|address| address.is_unspecified())
+    });
+    let host_ip = host_ip.map(|ip| {
+        let address = ip.parse::<IpAddr>();
+        address.map_or(ip, |address| address.to_string())
+    });
     if place.get("target").is_none() {
         let what = "has no target";
         findings.error(

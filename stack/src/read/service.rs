@@ -177,13 +177,16 @@ fn extra_hosts(place: &Place<'_>, findings: &mut Findings) -> Vec<String> {
         let address = entry.value.text()?.to_owned();
         Some((entry.key.clone(), address, inner))
     });
+    // As docker: the order of keys says nothing.
+    let mut named: Vec<(String, String, Place<'_>)> = named.collect();
+    named.sort_by(|one, other| one.0.cmp(&other.0));
     let listed = place.items().filter_map(|inner| {
         let text = inner.node.text()?;
         let (name, address) = text.split_once(['=', ':']).unwrap_or((text, ""));
         Some((name.to_owned(), address.to_owned(), inner))
     });
     let mut hosts: Vec<String> = Vec::new();
-    for (name, address, inner) in named.chain(listed) {
+    for (name, address, inner) in named.into_iter().chain(listed) {
         let bare = address
             .strip_prefix('[')
             .and_then(|rest| rest.strip_suffix(']'));

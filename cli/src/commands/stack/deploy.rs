@@ -17,7 +17,7 @@ use weft_model::objects::{
 use weft_stack::{Deployment, Interpolation, Problems, deployment};
 
 use super::config::loaded;
-use super::current::{Current, networks, payload_path, payloads, payloads_path};
+use super::current::{Current, networks, payload_path, payloads, payloads_path, stack_of};
 use super::images::Images;
 use super::ledger::{Cause, Ledger};
 use super::steps::{Plan, Prune, Step, another, plan, service_step};
@@ -178,10 +178,7 @@ impl Work<'_> {
                 waited.context(failed.clone())?;
             }
         }
-        if let Some(line) = step.line() {
-            out.line(&line)?;
-            out.flush()?;
-        }
+        say(step.line(), out)?;
         let done = match &step {
             Step::RemoveService { id, .. } => {
                 rm::remove(self.client, &paths::service(id.as_str())).await
@@ -214,7 +211,11 @@ impl Work<'_> {
         };
         if is(&error, StatusCode::CONFLICT) {
             let there = networks(self.client).await?;
-            if there.iter().any(|n| names::same(&n.spec.name, &spec.name)) {
+            let own = |there: &&Network| {
+                !there.ending && stack_of(&there.spec.labels) == stack_of(&spec.labels)
+            };
+            let mut own = there.iter().filter(own);
+            if own.any(|there| names::same(&there.spec.name, &spec.name)) {
                 return Ok(());
             }
         }
@@ -331,11 +332,10 @@ impl Work<'_> {
 }
 
 fn say(line: Option<String>, out: &mut Printer) -> anyhow::Result<()> {
-    if let Some(line) = line {
-        out.line(&line)?;
-        out.flush()?;
+    match line {
+        Some(line) => Ok(out.line_on_the_way(&line)?),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn is(error: &anyhow::Error, status: StatusCode) -> bool {

@@ -181,8 +181,7 @@ impl Parts {
     ) -> anyhow::Result<Vec<(String, anyhow::Error)>> {
         let mut refused = Vec::new();
         for part in std::mem::take(&mut self.parts) {
-            out.line(&format!("Removing {}", part.what))?;
-            out.flush()?;
+            out.line_on_the_way(&format!("Removing {}", part.what))?;
             match remove(client, &part.path).await {
                 Ok(()) => ending.networks.extend(part.network),
                 Err(error) if error.is::<Refused>() => {

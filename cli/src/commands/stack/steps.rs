@@ -10,7 +10,7 @@ use weft_model::names;
 use weft_model::objects::{NetworkSpec, Payload, PayloadKind, PayloadSpec, Service, ServiceSpec};
 use weft_stack::{Condition, Deployment, Origin, StackPayload, StackService, same};
 
-use super::current::Current;
+use super::current::{Current, stack_of};
 use super::differences;
 use super::images::{Images, image_of};
 
@@ -183,6 +183,13 @@ pub(super) fn plan(
             )),
             None => plan.steps.push(Step::CreateNetwork(network.spec.clone())),
             Some(_) if network.external => {}
+            Some(there) if stack_of(&there.spec.labels) != Some(&deployment.name) => {
+                problems.push(format!(
+                    "failed to create network {name}: network with name {name} already exists, and is not \
+                     of stack {}; write `external: true` to share it, or give it another name",
+                    deployment.name
+                ));
+            }
             Some(there) => plan.warnings.extend(unlike(
                 &deployment.name,
                 &there.spec,
@@ -310,6 +317,13 @@ fn not_to_be_updated(stack: &str, wanted: &ServiceSpec, there: &Service) -> Opti
             "failed to create service {name}: name conflicts with an existing object: service {name} \
              already exists and is not of stack {stack}; remove it with `weft service rm {name}`, or \
              give the stack another name"
+        ));
+    }
+    if there.spec.name != *name {
+        return Some(format!(
+            "failed to update service {name}: it is {} at present, and renaming services is not \
+             supported; write it so, or remove it with `weft service rm {}`",
+            there.spec.name, there.spec.name
         ));
     }
     if discriminant(&there.spec.mode) != discriminant(&wanted.mode) {
