@@ -11,7 +11,9 @@
 #![allow(clippy::panic, reason = "helpers of tests")]
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use weft_stack::{Interpolation, Loaded, Problems, Source, Surroundings, deployment, load, render};
 
@@ -166,4 +168,112 @@ fn the_order_of_keys_changes_nothing() {
         render(&loaded.stack)
     };
     assert_eq!(written(one), written(other));
+}
+
+/// Cases that one takes and the other does not, and why that is meant.
+const TAKEN_BY_ONE: [(&str, &str); 21] = [
+    ("addresses", "addresses of replicas are chosen"),
+    ("content", "configs.X.content is used"),
+    ("depends-circle", "a circle starts nothing"),
+    ("depends-map", "the map form is used"),
+    ("empty-values", "an empty section says nothing"),
+    ("env-optional", "env_file with required is used"),
+    ("everything", "dns_opt is used"),
+    ("extensions", "x- may stand anywhere"),
+    ("global-replicas", "told by docker when it is deployed"),
+    ("host-ports", "numbers in quotes are numbers"),
+    ("jobs", "the map form of depends_on is used"),
+    ("numeric-cpus", "numbers without quotes are numbers"),
+    ("restart-wrong", "told by docker when it is deployed"),
+    ("same-port", "told by docker when it is deployed"),
+    ("second-document", "a second document would be dropped"),
+    ("self-circle", "a circle starts nothing"),
+    ("three-circle", "a circle starts nothing"),
+    ("top-name", "a name at the top is read"),
+    ("undefined", "told by docker when it is deployed"),
+    ("volumes-options", "sizes have units"),
+    ("windows", "nodes run Linux"),
+];
+/// Cases that both take, which come to something else, and why that is meant.
+const OTHERWISE: [(&str, &str); 6] = [
+    ("binds", "create_host_path is carried out"),
+    ("elk", "an empty value of a later file counts"),
+    ("interpolation", "defaults may hold variables"),
+    ("kong", "the address of a port is used"),
+    ("override", "ports stay in the order of the files"),
+    ("ports", "the address of a port is used"),
+];
+
+/// What the docker of this machine prints for a case; nothing where it refuses it.
+fn by_docker(parts: &[(String, String)]) -> Option<String> {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut command = Command::new("docker");
+    command.args(["stack", "config"]).current_dir(dir.path());
+    command.env_clear().env("HOME", "/root");
+    command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut input = "";
+    for (name, text) in parts {
+        match name.as_str() {
+            "-" => input = text,
+            "env" => {
+                command.envs(text.lines().filter_map(|line| line.split_once('=')));
+            }
+            // Env files are asked for by paths that begin at the folder of the stack.
+            name if name.ends_with(".yml") || name.starts_with('/') => {
+                let below = name.strip_prefix("/srv/").unwrap_or(name);
+                let path = dir.path().join(below.trim_start_matches('/'));
+                let folder = path.parent().expect("it is in the folder");
+                std::fs::create_dir_all(folder).expect("a folder");
+                std::fs::write(path, text).expect("a file");
+            }
+            _ => {}
+        }
+        if name.ends_with(".yml") || name == "-" {
+            command.args(["-c", name]);
+        }
+    }
+    let mut docker = command.stderr(Stdio::null()).spawn().expect(
+        "`docker stack config` is compared with: install docker's command line, version 23 or later",
+    );
+    let mut stdin = docker.stdin.take().expect("it was asked for");
+    stdin.write_all(input.as_bytes()).expect("it reads");
+    drop(stdin);
+    let said = docker.wait_with_output().expect("it ends");
+    let text = String::from_utf8(said.stdout).expect("text");
+    // Paths are the same as if the folder were the one of the cases.
+    let folder = dir.path().display().to_string();
+    said.status.success().then(|| text.replace(&folder, "/srv"))
+}
+
+#[test]
+#[ignore = "second tier: it asks docker's own command line, version 23 or later"]
+fn docker_reads_the_same() {
+    let mut found = (Vec::new(), Vec::new());
+    for case in cases() {
+        let name = case.file_stem().expect("a name").to_string_lossy();
+        let text = std::fs::read_to_string(&case).expect("a case");
+        let parts = parts(&text);
+        let own = parts.iter().find(|(there, _)| there == "out");
+        let theirs = by_docker(&parts);
+        let (Some((_, own)), Some(theirs)) = (own, &theirs) else {
+            if own.is_some() != theirs.is_some() {
+                found.0.push(name.into_owned());
+            }
+            continue;
+        };
+        let source = [Source {
+            name: "docker.yml",
+            text: theirs,
+        }];
+        let read = read(&parts, &source, Interpolation::Skipped);
+        let read = read.unwrap_or_else(|problems| panic!("{name}: {problems}"));
+        if render(&read.stack) != *own {
+            found.1.push(name.into_owned());
+        }
+    }
+    let names = |meant: &[(&str, &str)]| -> Vec<String> {
+        meant.iter().map(|(name, _)| (*name).to_owned()).collect()
+    };
+    assert_eq!(found, (names(&TAKEN_BY_ONE), names(&OTHERWISE)));
 }

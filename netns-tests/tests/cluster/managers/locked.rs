@@ -11,7 +11,7 @@ const LEAVES_LOCKED: &str = "Swarm is encrypted and locked. Please unlock it fir
 
 const LOCKED: &str = "needs to be unlocked before it can be used";
 
-/// In a label: in the state of the swarm, and in nothing that a node keeps for itself.
+/// What a secret holds: in the state of the swarm, and in nothing that a node keeps for itself.
 const SECRET: &str = "hunter2-of-the-lock";
 
 #[test]
@@ -26,8 +26,9 @@ fn a_locked_manager_waits_for_its_key_and_traffic_goes_on() {
     assert!(said.starts_with("Swarm updated.\n"), "{said}");
     let key = key_in(&said);
     assert_eq!(weft(&["swarm", "unlock-key", "-q"]).ok().trim(), key);
-    let label = format!("of={SECRET}");
-    weft(&["network", "create", "--label", &label, "back"]).done();
+    weft(&["network", "create", "back"]).done();
+    let words = ["secret", "create", "kept", "-"];
+    cluster.weft_reading("node1", &words, SECRET).done();
     assert!(!holds(&data, SECRET), "the log can be read without the key");
 
     cluster.restart_agent("node1");
