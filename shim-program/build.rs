@@ -12,12 +12,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What the shim is made of.
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 6] = [
     "../shim/src",
     "../shim/Cargo.toml",
     "../sys/src",
     "../sys/Cargo.toml",
     "../Cargo.lock",
+    // Its profile.
+    "../Cargo.toml",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

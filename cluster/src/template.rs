@@ -18,6 +18,8 @@ const MAX_DEPTH: usize = 64;
 const MAX_LEN: usize = 16 << 10;
 /// Longest host name, in bytes.
 const MAX_HOSTNAME: usize = 64;
+/// Longest text that a `join` makes, in bytes: as long as a config.
+const MAX_JOINED: usize = 1_024_000;
 
 /// What begins an action.
 const ACTION: &str = "{{";
@@ -122,7 +124,16 @@ fn join(args: &[Value]) -> Result<Value, FuncError> {
     let separator = texts
         .next()
         .ok_or_else(|| FuncError::AtLeastXArgs("join".to_owned(), 1))?;
-    Ok(Value::String(texts.collect::<Vec<_>>().join(&separator)))
+    let texts: Vec<String> = texts.collect();
+    // Before there is room for it.
+    let between = separator.len().saturating_mul(texts.len());
+    let length = texts.iter().map(String::len).sum::<usize>();
+    if length.saturating_add(between) > MAX_JOINED {
+        return Err(FuncError::Generic(format!(
+            "join comes to more than {MAX_JOINED} bytes"
+        )));
+    }
+    Ok(Value::String(texts.join(&separator)))
 }
 
 /// What stands in the actions of a template. Without what is refused here, no text in quotes can hold

@@ -105,14 +105,15 @@ pub fn mount_new(kind: &str, target: &Path, flags: NewFlags, options: &str) -> i
     Ok(mount(kind, target, kind, all, Some(options.as_c_str()))?)
 }
 
-/// Changes what the file system at `path` is good for, wherever else it is seen (`MS_REMOUNT`). Its
-/// other options stay.
+/// Changes what the file system at `path` is good for, wherever else it is seen (`MS_REMOUNT`). Of its
+/// other options those that `options` does not say stay, but for what its driver wants said again.
 ///
 /// # Errors
 /// `EBUSY` when nothing is to be written any more and a file of it is open for that; `EINVAL` when
-/// nothing is mounted at `path`, `EPERM`.
-pub fn remount(path: &Path, flags: NewFlags) -> io::Result<()> {
-    Ok(mount_remount(path, flags.of_mount(), c"")?)
+/// nothing is mounted at `path`, or of an option; `EPERM`.
+pub fn remount(path: &Path, flags: NewFlags, options: &str) -> io::Result<()> {
+    let options = CString::new(options)?;
+    Ok(mount_remount(path, flags.of_mount(), options.as_c_str())?)
 }
 
 /// Takes the mount at `path` away, and with it what is mounted below; programs that use it go on.

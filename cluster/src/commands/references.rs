@@ -14,6 +14,8 @@ use super::mounts;
 
 /// Secrets and configs of one task at most, together.
 const MAX_REFERENCES: usize = 1_000;
+/// Bytes of them, in the memory of its node: as many as all of a swarm are at most.
+const MAX_TASK_BYTES: usize = 32 << 20;
 /// Longest path, in bytes: the kernel's.
 const MAX_PATH: usize = 4095;
 /// Largest mode of a file.
@@ -46,7 +48,28 @@ pub(super) fn resolve(state: &ClusterState, task: &mut TaskSpec) -> Result<(), C
     for config in &mut container.configs {
         identify(state, PayloadKind::Config, &mut config.id, &mut config.name)?;
     }
+    check_room(state, container)?;
     check(container)
+}
+
+/// Whether a node has room for all that a task sees of them: one that is seen at many places is there as
+/// often.
+fn check_room(state: &ClusterState, container: &ContainerSpec) -> Result<(), CommandError> {
+    let payloads = container.payloads().map(|one| state.payloads.get(one.id));
+    let sizes = payloads
+        .flatten()
+        .map(|payload| match payload.spec.templating {
+            Some(_) => payload.kind.max_bytes(),
+            None => payload.spec.data.len(),
+        });
+    let bytes: usize = sizes.sum();
+    if bytes <= MAX_TASK_BYTES {
+        return Ok(());
+    }
+    Err(CommandError::bad(format!(
+        "the secrets and configs of a task come to {bytes} bytes, with as many as it may have for each \
+         template: there may be {MAX_TASK_BYTES}; put what is long into the image or a volume"
+    )))
 }
 
 /// The id counts where there is one, and else the name.

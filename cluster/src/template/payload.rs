@@ -14,6 +14,8 @@ use super::{ACTION, END, MAX_DEPTH, REFUSED, REFUSED_CHARS, TemplateFields, join
 
 /// Actions of one template at most, and texts that it looks up.
 const MAX_ACTIONS: usize = 1024;
+/// Words of one action at most: each may be a copy of what it stands for while it is carried out.
+const MAX_WORDS: usize = 256;
 /// What a field is called that stands for a text that was looked up; its number follows.
 const LOOKUP: &str = "Lookup";
 
@@ -190,6 +192,10 @@ fn called(outside: &str) -> Option<(Function, &str)> {
 fn check_words(outside: &str) -> Result<(), String> {
     let words = outside.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.')));
     for word in words {
+        // All fields at once, and with them all that is looked up, copied each time.
+        if word == "." {
+            return Err("a dot by itself is not carried out here".to_owned());
+        }
         if let Some(function) = Function::ALL.iter().find(|one| one.word() == word) {
             return Err(one_name(*function));
         }
@@ -199,6 +205,16 @@ fn check_words(outside: &str) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Words and texts in quotes of an action: what it has a function called with, and more.
+fn words(action: &str) -> usize {
+    let quoted = action.split('"').skip(1).step_by(2).count();
+    let outside = action.split('"').step_by(2);
+    quoted
+        + outside
+            .map(|part| part.split_whitespace().count())
+            .sum::<usize>()
 }
 
 /// How deep conditions and parentheses of an action may be one within another.
@@ -238,6 +254,11 @@ impl<'a> Prepared<'a> {
                     None => this.text.push_str(text),
                 },
                 Piece::Action(line, inside) => {
+                    if words(inside) > MAX_WORDS {
+                        return Err(format!(
+                            "line {line}: an action has more than {MAX_WORDS} words"
+                        ));
+                    }
                     deep += depth(inside);
                     let action = this.without_calls(inside);
                     let action = action.map_err(|why| format!("line {line}: {why}"))?;

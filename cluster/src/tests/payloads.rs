@@ -306,6 +306,8 @@ fn references_get_ids_and_names_and_stay_in_order() {
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn files_that_cannot_be_are_refused() {
     let mut world = World::new(1);
+    let large = of("large", &[b'x'; 500_999]);
+    world.add(PayloadKind::Secret, large).expect("a secret");
     let (a, _) = (world.secret("a"), world.secret("b"));
     world.config("app");
     let with_file = |edit: &dyn Fn(&mut PayloadFile)| {
@@ -427,6 +429,11 @@ fn files_that_cannot_be_are_refused() {
             secrets((0..1001).map(|n| secret("a", &format!("f{n}"))).collect()),
             BAD,
             "1001 secrets and configs are too many: a task may have 1000",
+        ),
+        (
+            secrets((0..67).map(|n| secret("large", &format!("f{n}"))).collect()),
+            BAD,
+            "the secrets and configs of a task come to 33566933 bytes",
         ),
     ] {
         refused(world.create(spec), kind, says);

@@ -34,13 +34,14 @@ impl Runner {
     /// file system and its volumes, with its end written down all the same.
     pub fn finish(&self, task: &TaskId, status: &TaskStatus) -> Result<(), RunError> {
         let dir = self.task_dir(task)?;
+        // First: also on a disk where nothing can be written down.
+        let forgotten = self.clear_payloads(task);
         std::fs::create_dir_all(&dir).map_err(|source| RunError::File {
             path: dir.clone(),
             source,
         })?;
         // While nobody would do it again once the end is written down.
         let cleared = self.clear_container(task, &dir);
-        let forgotten = self.clear_payloads(task);
         write_json(&dir, ENDED, status)?;
         self.remove_group(task);
         // By its files whoever removes the folder knows what is there still.

@@ -38,6 +38,8 @@ const PAGE_BYTES: u64 = 64 << 10;
 const SEAL_TRIES: usize = 20;
 /// Between two of them.
 const SEAL_PAUSE: Duration = Duration::from_millis(10);
+/// The option of tmpfs for memory that no kernel swaps out, since Linux 6.4.
+const NO_SWAP: &str = "noswap";
 /// Mounts over each other that are taken away: there is one.
 const MOST_MOUNTS: usize = 8;
 
@@ -295,7 +297,7 @@ fn mount(folder: &Path, contents: &[PayloadBytes]) -> io::Result<()> {
     let inodes = contents.len() + 2;
     let options = format!("mode=700,size={bytes},nr_inodes={inodes}");
     let mounted = |options: &str| mounts::mount_new("tmpfs", folder, NewFlags::default(), options);
-    match mounted(&format!("{options},noswap")) {
+    match mounted(&format!("{options},{NO_SWAP}")) {
         // Before Linux 6.4, and where this process is not root of the machine.
         Err(error) if is(&error, Errno::INVAL) || is(&error, Errno::PERM) => mounted(&options),
         other => other,
@@ -329,12 +331,24 @@ fn seal(folder: &Path) -> io::Result<()> {
         ..NewFlags::default()
     };
     for _ in 0..SEAL_TRIES {
-        match mounts::remount(folder, read_only) {
+        match remount(folder, read_only) {
             Err(error) if is(&error, Errno::BUSY) => std::thread::sleep(SEAL_PAUSE),
             other => return other,
         }
     }
-    mounts::remount(folder, read_only)
+    remount(folder, read_only)
+}
+
+/// Memory that is not swapped out has to be told so again: without the word Linux takes a remount for the
+/// wish to swap, and refuses it, from 6.4 to a fix of November 2025. With it, it refuses what was mounted
+/// without.
+fn remount(folder: &Path, flags: NewFlags) -> io::Result<()> {
+    match mounts::remount(folder, flags, NO_SWAP) {
+        Err(error) if is(&error, Errno::INVAL) || is(&error, Errno::PERM) => {
+            mounts::remount(folder, flags, "")
+        }
+        other => other,
+    }
 }
 
 /// What is mounted there goes, and then the folder.
@@ -366,7 +380,7 @@ fn clear(folder: &Path) -> io::Result<()> {
 /// of tasks that were started meanwhile have where mounts do not travel.
 fn wipe(folder: &Path) -> io::Result<()> {
     // Refused where nothing is mounted.
-    mounts::remount(folder, NewFlags::default())?;
+    remount(folder, NewFlags::default())?;
     for entry in std::fs::read_dir(folder)? {
         std::fs::remove_file(entry?.path())?;
     }

@@ -120,6 +120,8 @@ fn what_is_not_carried_out_is_refused_with_its_line() {
             "{{printf \"%99999999d\" 1}}",
             "printf is not carried out here",
         ),
+        ("{{print . .}}", "a dot by itself is not carried out here"),
+        ("{{secret \"key\"}}{{(.)}}", "a dot by itself"),
         ("{{$a := secret \"key\"}}", "$ is not carried out here"),
         (
             "{{.Lookup0}}{{secret \"key\"}}",
@@ -165,6 +167,15 @@ fn no_template_is_a_bomb() {
     );
     let nested = refusal(&nested);
     assert!(nested.contains("more than 64 conditions"), "{nested}");
+    // Little text, and as much between each two of nothing.
+    let words = refusal(&format!("{{{{join \"x\"{}}}}}", " \"\"".repeat(300)));
+    assert!(words.contains("more than 256 words"), "{words}");
+    let joined = format!(
+        "{{{{join \"{}\"{}}}}}",
+        "x".repeat(9000),
+        " \"\"".repeat(200)
+    );
+    refusal(&joined);
     let deep = refusal(&format!("{{{{{}", "(".repeat(1000)));
     assert!(deep.contains("an action has no }}"), "{deep}");
     let deep = refusal(&format!("{{{{{}}}}}", "(".repeat(1000)));
