@@ -557,28 +557,3 @@ fn forget_ended_services(draft: &mut Draft<'_>) {
         draft.delete(ObjectId::Ending(id));
     }
 }
-
-/// Tasks of a service that run what it says now, and how many there are to be; of a job, how many there
-/// may be at one time, or have not ended yet where there is one on each node.
-#[must_use]
-pub fn running_and_desired(state: &ClusterState, service: &Service) -> (u32, u32) {
-    let running = state
-        .tasks_of(&service.id)
-        .filter(|t| is_wanted(t) && t.status.state == TaskState::Running)
-        .filter(|t| t.spec == service.spec.task)
-        .count();
-    let desired = match service.spec.mode {
-        ServiceMode::Replicated { replicas } => replicas as usize,
-        ServiceMode::ReplicatedJob { max_concurrent, .. } => max_concurrent as usize,
-        ServiceMode::Global | ServiceMode::GlobalJob => {
-            let demands = Demands::of(&service.spec.task);
-            // Nodes that have done their part of a job are none that are to do it.
-            let done = jobs::done_on(state, service);
-            let nodes = state.nodes.values();
-            let nodes = nodes.filter(|n| is_eligible(n) && demands.fit(n));
-            nodes.filter(|n| !done.contains(&n.id)).count()
-        }
-    };
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    (count(running), count(desired))
-}

@@ -18,6 +18,7 @@ pub mod epoll;
 pub mod event;
 pub mod instance_lock;
 mod ioctl;
+pub mod kernel_words;
 pub mod mounts;
 pub mod namespaces;
 pub mod netlink;

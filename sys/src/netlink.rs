@@ -4,6 +4,7 @@
 //! success. Interfaces are named, not numbered, in the API.
 
 mod address;
+mod filter;
 mod link;
 mod neighbour;
 mod route;
@@ -17,6 +18,7 @@ use netlink_packet_core::{
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
+pub use filter::Hook;
 pub use link::{Link, Veth, Vxlan};
 pub use route::{MAIN_TABLE, PathToHost, Route};
 pub use rule::{Mark, Rule};

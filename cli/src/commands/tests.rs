@@ -94,6 +94,7 @@ pub(super) fn detail(replicas: u32) -> ServiceDetail {
         },
         status: ServiceStatus {
             running: 1,
+            outdated: 0,
             desired: replicas,
             completed: 0,
         },

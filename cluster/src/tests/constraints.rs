@@ -317,7 +317,7 @@ fn a_global_service_follows_labels() {
     assert_eq!(on_nodes(&world, "agent"), [("node1".to_owned(), 1)]);
     let counts = |world: &World| {
         let agent = world.state.find_service("agent").unwrap();
-        running_and_desired(&world.state, agent)
+        up_to_date_and_desired(&world.state, agent)
     };
     assert_eq!(counts(&world), (1, 1));
     world.label(3, "disk", "ssd");
@@ -362,7 +362,7 @@ fn a_change_of_placement_alone_restarts_nothing_that_may_stay() {
         .unwrap();
     world.run_tasks();
     let web = world.state.find_service("web").unwrap();
-    assert_eq!(running_and_desired(&world.state, web), (1, 1));
+    assert_eq!(up_to_date_and_desired(&world.state, web), (1, 1));
     let after = world.wanted("web").remove(0);
     assert_eq!(after.id, before.id);
     assert_eq!(after.spec, web.spec.task);

@@ -33,8 +33,8 @@ fn active(world: &World, name: &str) -> Vec<u32> {
 /// Running, wanted and completed, as `service ls` has them.
 fn counts(world: &World, name: &str) -> (u32, u32, u32) {
     let service = world.state.find_service(name).unwrap();
-    let (running, desired) = running_and_desired(&world.state, service);
-    (running, desired, completed(&world.state, service))
+    let status = service_status(&world.state, service);
+    (status.running, status.desired, status.completed)
 }
 
 fn end(world: &mut World, name: &str, slot: u32, state: TaskState) {

@@ -115,6 +115,12 @@ pub(super) fn spec(name: &str, replicas: u32) -> ServiceSpec {
     }
 }
 
+/// Tasks of a service that run what it says now, and how many there are to be.
+pub(super) fn up_to_date_and_desired(state: &ClusterState, service: &Service) -> (u32, u32) {
+    let status = service_status(state, service);
+    (status.up_to_date(), status.desired)
+}
+
 /// `weft node update --availability`
 pub(super) fn set_availability(
     state: &ClusterState,

@@ -29,7 +29,7 @@ fn scales_up_and_down() {
     world.scale("web", 3);
     assert_eq!(slots(&world, "web"), [1, 2, 3]);
     let web = world.state.find_service("web").unwrap();
-    assert_eq!(running_and_desired(&world.state, web), (2, 3));
+    assert_eq!(up_to_date_and_desired(&world.state, web), (2, 3));
 }
 
 #[test]
@@ -496,7 +496,7 @@ fn tasks_share_the_spec_of_their_service_also_after_a_restart() {
     world.scale("web", 5);
     world.run_tasks();
     let web = world.state.find_service("web").unwrap();
-    assert_eq!(running_and_desired(&world.state, web), (5, 5));
+    assert_eq!(up_to_date_and_desired(&world.state, web), (5, 5));
     assert!(web.meta.version > version);
     assert!(share(&world.state, "web"));
 
@@ -518,7 +518,7 @@ fn tasks_share_the_spec_of_their_service_also_after_a_restart() {
         ["/bin/true", "--old"]
     );
     let web = world.state.find_service("web").unwrap();
-    assert_eq!(running_and_desired(&world.state, web), (4, 5));
+    assert_eq!(up_to_date_and_desired(&world.state, web), (4, 5));
 }
 
 fn task_spec(task: &mut Task) -> &mut TaskSpec {

@@ -52,7 +52,7 @@ fn ports_come_and_go_while_the_tasks_stay() {
     let after: Vec<TaskId> = world.wanted("web").into_iter().map(|t| t.id).collect();
     assert_eq!(before, after);
     assert_eq!(web.endpoint.vips, vips);
-    assert_eq!(running_and_desired(&world.state, &web), (2, 2));
+    assert_eq!(up_to_date_and_desired(&world.state, &web), (2, 2));
     let error = update(&mut world, "web", &[], &[port(0, 99)]).unwrap_err();
     assert_eq!(
         error.message,

@@ -715,3 +715,35 @@ fn disturb(world: &mut World, random: &mut StdRng, calm: bool, step: u32) {
         }
     }
 }
+
+#[test]
+fn who_serves_during_an_update_is_counted_as_docker_counts() {
+    let mut world = World::new(3);
+    world.create(spec("web", 3)).unwrap();
+    world.run_tasks();
+    let counts = |world: &World| {
+        let status = service_status(&world.state, world.state.find_service("web").unwrap());
+        (status.running, status.outdated, status.desired)
+    };
+    assert_eq!(counts(&world), (3, 0, 3));
+    version(&mut world, "web", "2");
+    // The first slot is told to stop, and answers until it has.
+    assert_eq!(counts(&world), (3, 3, 3));
+    let (mut least, mut steps) = (3, 0);
+    while counts(&world) != (3, 0, 3) {
+        let before = counts(&world);
+        world.run_tasks();
+        world.advance(1_000);
+        let (running, outdated, _) = counts(&world);
+        assert!(outdated <= before.1, "what is replaced comes not back");
+        least = least.min(running);
+        steps += 1;
+        assert!(steps < 30, "{:?}", counts(&world));
+    }
+    assert!(least >= 2, "one after the other: {least}");
+
+    // What a node ran that is down now answers nobody.
+    world.health(1, NodeState::Down);
+    let (running, ..) = counts(&world);
+    assert!(running < 3, "{running}");
+}

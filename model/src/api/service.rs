@@ -27,15 +27,27 @@ pub struct ServiceDetail {
 /// How many tasks of a service run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceStatus {
-    /// Tasks in state running.
+    /// Tasks in state running, as docker counts them: also those that an update is yet to replace.
     #[serde(rename = "RunningTasks")]
     pub running: u32,
+    /// How many of these are not what the service asks for now: of an earlier specification, or on
+    /// their way out.
+    #[serde(default, rename = "OutdatedTasks", skip_serializing_if = "is_zero")]
+    pub outdated: u32,
     /// Tasks wanted.
     #[serde(rename = "DesiredTasks")]
     pub desired: u32,
     /// Of jobs: tasks of this run that ended with success.
     #[serde(default, rename = "CompletedTasks", skip_serializing_if = "is_zero")]
     pub completed: u32,
+}
+
+impl ServiceStatus {
+    /// Running tasks that are what the service asks for now.
+    #[must_use]
+    pub const fn up_to_date(&self) -> u32 {
+        self.running.saturating_sub(self.outdated)
+    }
 }
 
 #[expect(

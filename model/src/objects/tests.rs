@@ -182,6 +182,7 @@ fn a_service_is_dockers() {
         service: service(),
         status: ServiceStatus {
             running: 1,
+            outdated: 0,
             desired: 2,
             completed: 0,
         },

@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use weft_cluster::{
     ClusterState, CommandError, Detacher, Entropy, Quorum, Token, UnlockKey, add_peer,
-    check_version, completed, create_network, create_service, detach_endpoint, plan_rebalance,
+    check_version, create_network, create_service, detach_endpoint, plan_rebalance,
     plan_update, rebalance_service, remove_network, remove_node, remove_peer, remove_service,
-    rotate_token, rotate_unlock_key, running_and_desired, scale_service, still_a_manager,
+    rotate_token, rotate_unlock_key, scale_service, service_status, still_a_manager,
     update_service, usage, waiting,
 };
 use weft_model::api::{
     AddressUsage, JoinToken, NodeClone, NodeRow, NodeSight, PeerAdd, Rebalance, Rebalanced,
-    ServiceDetail, ServiceStatus, ServiceUpdate, TaskMove, TaskRow, TlsStatus, UpdatePlan,
+    ServiceDetail, ServiceUpdate, TaskMove, TaskRow, TlsStatus, UpdatePlan,
 };
 use weft_model::id::NodeId;
 use weft_model::objects::{
@@ -581,14 +581,9 @@ fn host_ports(state: &ClusterState, task: &Task) -> Vec<PortSpec> {
 }
 
 fn detail(state: &ClusterState, service: &Service) -> ServiceDetail {
-    let (running, desired) = running_and_desired(state, service);
     ServiceDetail {
         service: service.clone(),
-        status: ServiceStatus {
-            running,
-            desired,
-            completed: completed(state, service),
-        },
+        status: service_status(state, service),
         port_errors: Vec::new(),
         waiting: waiting(state, service),
     }

@@ -130,6 +130,7 @@ mod tests {
             },
             status: ServiceStatus {
                 running,
+                outdated: 0,
                 desired,
                 completed,
             },

@@ -1,0 +1,524 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//
+// The kernel flow cache: established TCP flows that weft's workers have decided about go from
+// sandbox to underlay, and back, without leaving the kernel. Bytes on the wire are the VXLAN that
+// the workers send (RFC 7348), so the other end needs none of this.
+//
+//   sandbox eth0, egress   leave   known flow? -> out by the sandbox's second device, eth1
+//   host's end of eth1     push    write the VXLAN headers, to the underlay; or to another sandbox
+//   underlay, ingress      pop     strip the headers of a known flow, into the sandbox by eth1
+//
+// A miss is never a loss: the packet goes on as if no program were there, to the TAP or the socket
+// that a worker reads. Workers keep every decision. Entries say which flow they are for, which
+// tables they were made of (an epoch of the network: once it has moved on, each entry is stale at
+// once), and what to write. What opens or ends a connection, carries options, is a fragment or is
+// larger than the path takes is always a miss.
+//
+// Entries are found by the number of the sandbox, which the filters carry as their class
+// (`struct qdisc_skb_cb`, set by cls_bpf before each run): what happens in a sandbox's own
+// namespace, interface numbers included, is its root's to change.
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+// Flags of the IPv4 header's third word.
+#define MORE_FRAGMENTS 0x2000
+#define FRAGMENT_OFFSET 0x1fff
+#define DO_NOT_FRAGMENT 0x4000
+
+// Of `linux/socket.h`, which is no header for programs.
+#define AF_INET 2
+
+// Explicit congestion notification (RFC 3168): the two low bits of the traffic class.
+#define ECN_MASK 0x03
+#define ECN_CE 0x03
+
+// RFC 7348 section 5: the network number is valid.
+#define VXLAN_I 0x08
+
+#define TCP_FIN_SYN_RST 0x07
+#define TCP_FLAGS_OFFSET 13
+
+// Outer IPv4, UDP, VXLAN, and the inner Ethernet header.
+#define OVERHEAD 50
+
+// Of `enum bpf_adj_room_flags`, since Linux 6.3; headers may be older. Older kernels refuse it, and
+// the self-test then finds IPv6 to be left to the workers.
+#define DECAP_L3_IPV6 (1ULL << 8)
+
+#define FLOWS 131072
+#define NETWORKS 16384
+
+struct vxlan_header {
+	__u8 flags;
+	__u8 reserved[3];
+	__be32 vni; // in the upper 24 bits
+};
+
+// What a packet is found by. Addresses are IPv6, or IPv4 mapped into it (RFC 4291 section 2.5.5.2).
+struct flow_key {
+	__u32 scope; // out: number of the sandbox; in: number of the network
+	__be16 sport;
+	__be16 dport;
+	__be32 saddr[4];
+	__be32 daddr[4];
+};
+
+// Where a flow goes from its sandbox.
+struct out_entry {
+	__u32 record;    // of `records`
+	__u32 network;   // of `epochs`
+	__u32 epoch;     // that the entry was made at
+	__u32 second;    // the sandbox's second device, inside of it
+	__u32 device;    // the underlay's device, or the host's end of the other sandbox's second one
+	__be32 next_hop; // on the underlay; 0 when the flow stays on this node
+	__be32 saddr;    // outer addresses
+	__be32 daddr;
+	__be16 sport; // outer ports
+	__be16 dport;
+	__be32 vni;    // as in the header
+	__u8 to[6];    // inner hardware addresses
+	__u8 from[6];
+	__u16 largest; // IP packet that fits, in bytes
+	__u8 class;    // outer traffic class, without its two bits of ECN
+	__u8 unused;
+};
+
+// Where a flow from another node goes to.
+struct in_entry {
+	__u32 record;
+	__u32 network;
+	__u32 epoch;
+	__u32 device; // the host's end of the sandbox's second device
+	__be32 saddr; // of the node that may send it
+	__be32 daddr; // of this node
+	__be16 dport;
+	__u16 unused;
+};
+
+// What both directions of a flow write, and the agent reads where it lies.
+struct record {
+	__u64 out_bytes;
+	__u64 out_packets;
+	__u64 in_bytes;
+	__u64 in_packets;
+	__u64 last;   // monotonic clock, ns
+	__u64 socket; // what is known of its socket in the sandbox
+};
+
+enum socket_state {
+	SOCKET_UNKNOWN,
+	// Takes its packets from any device.
+	SOCKET_FREE,
+	// Is bound to a device (SO_BINDTODEVICE): it would answer packets from another with a reset.
+	SOCKET_BOUND,
+};
+
+// Numbers of `counters`. Order and names are those of `Miss` in counters.rs.
+enum counter {
+	OUT_HIT,
+	IN_HIT,
+	LOCAL_HIT,
+	STALE,
+	TOO_LARGE,
+	NO_SOCKET,
+	MERGED,
+	MARKED,
+	OTHER_NODE,
+	FAILED,
+	COUNTERS,
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, FLOWS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct flow_key);
+	__type(value, struct out_entry);
+} out_flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, FLOWS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct flow_key);
+	__type(value, struct in_entry);
+} in_flows SEC(".maps");
+
+// Read and written by the agent through memory that it shares with the programs.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, FLOWS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct record);
+} records SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NETWORKS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, __u64);
+} epochs SEC(".maps");
+
+// The agent's heartbeat: until when entries hold without it, monotonic clock, ns.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, __u64);
+} until SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, COUNTERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+static __always_inline void count(__u32 number)
+{
+	__u64 *counter = bpf_map_lookup_elem(&counters, &number);
+
+	if (counter)
+		*counter += 1;
+}
+
+// Whether what an entry was made of still holds.
+static __always_inline bool holds(__u32 network, __u32 epoch, __u64 now)
+{
+	__u32 zero = 0;
+	__u64 *current = bpf_map_lookup_elem(&epochs, &network);
+	__u64 *end = bpf_map_lookup_elem(&until, &zero);
+
+	return current && *(volatile __u64 *)current == epoch && end && now < *(volatile __u64 *)end;
+}
+
+// What is read of a packet.
+struct packet {
+	struct flow_key key;
+	__u32 len;     // of the IP packet, by its own header
+	__u32 headers; // of IP and TCP
+	__u8 class;    // traffic class
+	bool ipv4;
+};
+
+static __always_inline bool plain(const struct tcphdr *tcp)
+{
+	return !(((const __u8 *)tcp)[TCP_FLAGS_OFFSET] & TCP_FIN_SYN_RST);
+}
+
+// Reads the Ethernet frame at `offset`; false for everything but TCP within a connection.
+static __always_inline bool read_packet(void *data, void *end, struct packet *packet)
+{
+	struct ethhdr *eth = data;
+	struct tcphdr *tcp;
+
+	if ((void *)(eth + 1) > end)
+		return false;
+	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
+		struct iphdr *ip = (void *)(eth + 1);
+
+		if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl != 5 ||
+		    ip->protocol != IPPROTO_TCP || ip->ttl <= 1 ||
+		    ip->frag_off & bpf_htons(MORE_FRAGMENTS | FRAGMENT_OFFSET))
+			return false;
+		packet->ipv4 = true;
+		packet->len = bpf_ntohs(ip->tot_len);
+		packet->class = ip->tos;
+		packet->key.saddr[0] = packet->key.saddr[1] = 0;
+		packet->key.daddr[0] = packet->key.daddr[1] = 0;
+		packet->key.saddr[2] = packet->key.daddr[2] = bpf_htonl(0xffff);
+		packet->key.saddr[3] = ip->saddr;
+		packet->key.daddr[3] = ip->daddr;
+		tcp = (void *)(ip + 1);
+	} else if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr *ip = (void *)(eth + 1);
+
+		if ((void *)(ip + 1) > end || ip->version != 6 || ip->nexthdr != IPPROTO_TCP ||
+		    ip->hop_limit <= 1)
+			return false;
+		packet->ipv4 = false;
+		packet->len = sizeof(*ip) + bpf_ntohs(ip->payload_len);
+		packet->class = ip->priority << 4 | ip->flow_lbl[0] >> 4;
+		__builtin_memcpy(packet->key.saddr, &ip->saddr, sizeof(packet->key.saddr));
+		__builtin_memcpy(packet->key.daddr, &ip->daddr, sizeof(packet->key.daddr));
+		tcp = (void *)(ip + 1);
+	} else {
+		return false;
+	}
+	if ((void *)(tcp + 1) > end || !plain(tcp))
+		return false;
+	packet->headers = (packet->ipv4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) + tcp->doff * 4;
+	packet->key.sport = tcp->source;
+	packet->key.dport = tcp->dest;
+	return true;
+}
+
+// Whether a packet passes at its size: each segment of a super-frame, or the whole of another.
+static __always_inline bool fits(const struct __sk_buff *skb, const struct packet *packet,
+				 __u32 largest)
+{
+	if (skb->gso_segs > 1)
+		return skb->gso_size + packet->headers <= largest;
+	return skb->len - ETH_HLEN <= largest;
+}
+
+// What leaves the sandbox by its first device, before the TAP has it.
+SEC("classifier")
+int leave(struct __sk_buff *skb)
+{
+	struct packet packet = {};
+	struct out_entry *entry;
+	struct bpf_sock *socket;
+	struct record *record;
+	__u32 number;
+
+	if (!read_packet((void *)(long)skb->data, (void *)(long)skb->data_end, &packet))
+		return TC_ACT_UNSPEC;
+	packet.key.scope = skb->tc_classid;
+	entry = bpf_map_lookup_elem(&out_flows, &packet.key);
+	if (!entry)
+		return TC_ACT_UNSPEC;
+	number = entry->record;
+	record = bpf_map_lookup_elem(&records, &number);
+	if (!record)
+		return TC_ACT_UNSPEC;
+	// Answers come by the second device: only a socket of this very namespace that takes them from
+	// there may have them. What the sandbox forwards for others has none.
+	socket = skb->sk;
+	if (!socket || socket->bound_dev_if) {
+		record->socket = SOCKET_BOUND;
+		count(NO_SOCKET);
+		return TC_ACT_UNSPEC;
+	}
+	if (record->socket != SOCKET_FREE)
+		record->socket = SOCKET_FREE;
+	if (!holds(entry->network, entry->epoch, bpf_ktime_get_ns())) {
+		count(STALE);
+		return TC_ACT_UNSPEC;
+	}
+	if (!fits(skb, &packet, entry->largest)) {
+		count(TOO_LARGE);
+		return TC_ACT_UNSPEC;
+	}
+	return bpf_redirect(entry->second, 0);
+}
+
+static __always_inline void note_out(struct record *record, __u64 now, __u32 len)
+{
+	__sync_fetch_and_add(&record->out_bytes, len);
+	__sync_fetch_and_add(&record->out_packets, 1);
+	record->last = now;
+}
+
+struct outer {
+	struct ethhdr eth;
+	struct iphdr ip;
+	struct udphdr udp;
+	struct vxlan_header vxlan;
+	struct ethhdr inner;
+} __attribute__((packed));
+
+static __always_inline __u16 fold(__u32 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	return ~((sum & 0xffff) + (sum >> 16));
+}
+
+// RFC 1071, of a header without options whose checksum is 0.
+static __always_inline __u16 header_checksum(const struct iphdr *ip)
+{
+	const __u16 *words = (const void *)ip;
+	__u32 sum = 0;
+
+	for (int i = 0; i < 10; i++)
+		sum += words[i];
+	return fold(sum);
+}
+
+// What arrives from a sandbox at the host's end of its second device, before the bridge has it.
+SEC("classifier")
+int push(struct __sk_buff *skb)
+{
+	struct bpf_redir_neigh hop = {};
+	struct packet packet = {};
+	struct out_entry *entry;
+	struct outer outer = {};
+	struct record *record;
+	__u32 len = skb->len;
+	__u32 number, device;
+	__u64 now;
+
+	if (!read_packet((void *)(long)skb->data, (void *)(long)skb->data_end, &packet))
+		return TC_ACT_UNSPEC;
+	packet.key.scope = skb->tc_classid;
+	entry = bpf_map_lookup_elem(&out_flows, &packet.key);
+	if (!entry)
+		return TC_ACT_UNSPEC;
+	now = bpf_ktime_get_ns();
+	if (!holds(entry->network, entry->epoch, now))
+		return TC_ACT_UNSPEC;
+	number = entry->record;
+	record = bpf_map_lookup_elem(&records, &number);
+	if (!record)
+		return TC_ACT_UNSPEC;
+	device = entry->device;
+	if (!entry->next_hop) {
+		note_out(record, now, len);
+		count(LOCAL_HIT);
+		bpf_skb_change_type(skb, PACKET_HOST);
+		return bpf_redirect_peer(device, 0);
+	}
+	if (len + OVERHEAD - ETH_HLEN > 0xffff) {
+		count(TOO_LARGE);
+		return TC_ACT_SHOT;
+	}
+	outer.eth.h_proto = bpf_htons(ETH_P_IP);
+	outer.ip.version = 4;
+	outer.ip.ihl = 5;
+	outer.ip.tos = entry->class | (packet.class & ECN_MASK);
+	outer.ip.tot_len = bpf_htons(len + OVERHEAD - ETH_HLEN);
+	outer.ip.frag_off = bpf_htons(DO_NOT_FRAGMENT);
+	outer.ip.ttl = 64;
+	outer.ip.protocol = IPPROTO_UDP;
+	outer.ip.saddr = entry->saddr;
+	outer.ip.daddr = entry->daddr;
+	outer.ip.check = header_checksum(&outer.ip);
+	outer.udp.source = entry->sport;
+	outer.udp.dest = entry->dport;
+	outer.udp.len = bpf_htons(len + sizeof(outer.udp) + sizeof(outer.vxlan));
+	outer.vxlan.flags = VXLAN_I;
+	outer.vxlan.vni = entry->vni;
+	__builtin_memcpy(outer.inner.h_dest, entry->to, ETH_ALEN);
+	__builtin_memcpy(outer.inner.h_source, entry->from, ETH_ALEN);
+	outer.inner.h_proto = packet.ipv4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
+	hop.nh_family = AF_INET;
+	hop.ipv4_nh = entry->next_hop;
+	// The kernel's own marks for UDP tunnels, so that devices cut super-frames, tunnel and all.
+	if (bpf_skb_adjust_room(skb, OVERHEAD, BPF_ADJ_ROOM_MAC,
+				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 |
+					BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
+					BPF_F_ADJ_ROOM_ENCAP_L2_ETH |
+					BPF_F_ADJ_ROOM_ENCAP_L2(ETH_HLEN))) {
+		count(FAILED);
+		return TC_ACT_SHOT;
+	}
+	if (bpf_skb_store_bytes(skb, 0, &outer, sizeof(outer), BPF_F_INVALIDATE_HASH)) {
+		count(FAILED);
+		return TC_ACT_SHOT;
+	}
+	note_out(record, now, len);
+	count(OUT_HIT);
+	return bpf_redirect_neigh(device, &hop, sizeof(hop), 0);
+}
+
+// Whether these are datagrams that the kernel has merged for the socket, and not one super-frame.
+static __always_inline bool merged(const struct __sk_buff *skb, const struct packet *packet)
+{
+	return skb->len != OVERHEAD + ETH_HLEN + packet->len;
+}
+
+// What arrives on the underlay's device, before the host has it.
+SEC("classifier")
+int pop(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data;
+	void *end = (void *)(long)skb->data_end;
+	struct outer *outer = data;
+	struct packet packet = {};
+	struct in_entry *entry;
+	struct record *record;
+	struct ethhdr inner;
+	__u32 number, device, len;
+	__u64 now;
+
+	if (data + sizeof(*outer) > end) {
+		// Headers in pages: rare, and never of what is no datagram of a tunnel's size.
+		if (skb->len < sizeof(*outer) + sizeof(struct ipv6hdr) + sizeof(struct tcphdr) ||
+		    bpf_skb_pull_data(skb, sizeof(*outer) + sizeof(struct ipv6hdr) +
+						   sizeof(struct tcphdr)))
+			return TC_ACT_UNSPEC;
+		data = (void *)(long)skb->data;
+		end = (void *)(long)skb->data_end;
+		outer = data;
+		if (data + sizeof(*outer) > end)
+			return TC_ACT_UNSPEC;
+	}
+	if (outer->eth.h_proto != bpf_htons(ETH_P_IP) || outer->ip.version != 4 ||
+	    outer->ip.ihl != 5 || outer->ip.protocol != IPPROTO_UDP ||
+	    outer->ip.frag_off & bpf_htons(MORE_FRAGMENTS | FRAGMENT_OFFSET) ||
+	    outer->vxlan.flags != VXLAN_I)
+		return TC_ACT_UNSPEC;
+	if (!read_packet(&outer->inner, end, &packet))
+		return TC_ACT_UNSPEC;
+	packet.key.scope = bpf_ntohl(outer->vxlan.vni) >> 8;
+	entry = bpf_map_lookup_elem(&in_flows, &packet.key);
+	if (!entry)
+		return TC_ACT_UNSPEC;
+	if (entry->saddr != outer->ip.saddr || entry->daddr != outer->ip.daddr ||
+	    entry->dport != outer->udp.dest) {
+		count(OTHER_NODE);
+		return TC_ACT_UNSPEC;
+	}
+	now = bpf_ktime_get_ns();
+	if (!holds(entry->network, entry->epoch, now)) {
+		count(STALE);
+		return TC_ACT_UNSPEC;
+	}
+	number = entry->record;
+	record = bpf_map_lookup_elem(&records, &number);
+	if (!record)
+		return TC_ACT_UNSPEC;
+	if (record->socket != SOCKET_FREE) {
+		count(NO_SOCKET);
+		return TC_ACT_UNSPEC;
+	}
+	if (merged(skb, &packet)) {
+		count(MERGED);
+		return TC_ACT_UNSPEC;
+	}
+	// RFC 6040 section 4.2: the mark has to go into the inner header. Rare: a worker does that.
+	if ((outer->ip.tos & ECN_MASK) == ECN_CE && (packet.class & ECN_MASK) != ECN_CE) {
+		count(MARKED);
+		return TC_ACT_UNSPEC;
+	}
+	inner = outer->inner;
+	device = entry->device;
+	len = ETH_HLEN + packet.len;
+	if (bpf_skb_adjust_room(skb, -OVERHEAD, BPF_ADJ_ROOM_MAC,
+				packet.ipv4 ? BPF_F_ADJ_ROOM_FIXED_GSO
+					    : BPF_F_ADJ_ROOM_FIXED_GSO |
+						      DECAP_L3_IPV6)) {
+		count(FAILED);
+		return TC_ACT_SHOT;
+	}
+	if (bpf_skb_store_bytes(skb, 0, &inner, sizeof(inner), 0)) {
+		count(FAILED);
+		return TC_ACT_SHOT;
+	}
+	__sync_fetch_and_add(&record->in_bytes, len);
+	__sync_fetch_and_add(&record->in_packets, 1);
+	record->last = now;
+	count(IN_HIT);
+	// Its hardware address is that of the first device.
+	bpf_skb_change_type(skb, PACKET_HOST);
+	return bpf_redirect_peer(device, 0);
+}
+
+char _license[] SEC("license") = "Dual MIT/GPL";

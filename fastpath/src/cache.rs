@@ -1,0 +1,174 @@
+//! The programs and their tables, loaded.
+
+use std::io;
+
+use aya::maps::{Map, MapData, MapError, PerCpuArray};
+use aya::programs::{ProgramError, ProgramFd, SchedClassifier};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use weft_sys::kernel_words::KernelWords;
+use weft_sys::netlink::{Hook, Netlink, NetlinkError};
+
+use crate::counters::{Event, EventCounts};
+use crate::installer::Installer;
+use crate::record::{Epochs, FLOWS, Heartbeat, NETWORKS, RECORD_WORDS, Records};
+
+/// `bpf/weft.bpf.c`, compiled by `cargo xtask bpf`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/weft.bpf.o");
+
+/// Why there is no flow cache.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// Local: the kernel does not take the object.
+    #[error("the kernel does not take the programs: {0}")]
+    Object(#[from] EbpfError),
+    /// Local: the kernel's verifier refused a program.
+    #[error("the kernel does not take the program {name}: {source}")]
+    Program {
+        /// Its name.
+        name: &'static str,
+        /// What it said.
+        source: ProgramError,
+    },
+    /// Local: a table.
+    #[error("a table of the programs: {0}")]
+    Map(#[from] MapError),
+    /// Local: memory shared with a table.
+    #[error("memory shared with the programs: {0}")]
+    Memory(#[from] io::Error),
+    /// The object is not the one that this program was built for.
+    #[error("the programs have no {0}: build weft anew")]
+    Missing(&'static str),
+}
+
+/// The programs and their tables. What was attached lives on after this value, and after the process.
+pub struct FlowCache {
+    leave: ProgramFd,
+    push: ProgramFd,
+    pop: ProgramFd,
+    out: u32,
+    inward: u32,
+    counters: PerCpuArray<MapData, u64>,
+    /// What was carried, flow by flow.
+    pub records: Records,
+    /// Which entries hold.
+    pub epochs: Epochs,
+    /// Until when.
+    pub heartbeat: Heartbeat,
+}
+
+impl std::fmt::Debug for FlowCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FlowCache")
+            .field("out", &self.out)
+            .field("inward", &self.inward)
+            .finish_non_exhaustive()
+    }
+}
+
+impl FlowCache {
+    /// Flows that there is room for; each has one record and up to two entries.
+    pub const FLOWS: u32 = FLOWS;
+
+    /// Loads the programs. Nothing is attached, and no entry holds before the first
+    /// [`Heartbeat::beat`].
+    ///
+    /// # Errors
+    /// [`LoadError`], nearly always for lack of privilege or of a kernel from 5.10 on.
+    pub fn load() -> Result<Self, LoadError> {
+        // Types of the kernel are not asked for: the programs read nothing of its own.
+        let mut object = EbpfLoader::new().btf(None).load(OBJECT)?;
+        // Before any table is taken: programs name them.
+        let leave = program(&mut object, "leave")?;
+        let push = program(&mut object, "push")?;
+        let pop = program(&mut object, "pop")?;
+        let (out, inward) = (map(&mut object, "out_flows")?, map(&mut object, "in_flows")?);
+        let counters = object
+            .take_map("counters")
+            .ok_or(LoadError::Missing("counters"))?;
+        let mut words = |name, words: usize| -> Result<KernelWords, LoadError> {
+            let data = map(&mut object, name)?;
+            Ok(KernelWords::map(data.fd(), words)?)
+        };
+        let records = Records(words("records", FLOWS as usize * RECORD_WORDS)?);
+        let epochs = Epochs(words("epochs", NETWORKS as usize)?);
+        let heartbeat = Heartbeat(words("until", 1)?);
+        let installer = (out.info()?.id(), inward.info()?.id());
+        Ok(Self {
+            leave,
+            push,
+            pop,
+            out: installer.0,
+            inward: installer.1,
+            counters: PerCpuArray::try_from(counters)?,
+            records,
+            epochs,
+            heartbeat,
+        })
+    }
+
+    /// A writer of entries.
+    ///
+    /// # Errors
+    /// [`LoadError::Map`].
+    pub fn installer(&self) -> Result<Installer, LoadError> {
+        let (out, inward) = (MapData::from_id(self.out)?, MapData::from_id(self.inward)?);
+        Ok(Installer::new(out, inward)?)
+    }
+
+    /// Puts the programs in front of the devices of a sandbox with this number, which flows name as
+    /// [`Scope::Out`](crate::Scope::Out): its first device, seen by `inside`, and the host's end of
+    /// the second one, seen by `host`.
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub fn attach_sandbox(
+        &self,
+        number: u16,
+        (inside, first): (&mut Netlink, &str),
+        (host, second): (&mut Netlink, &str),
+    ) -> Result<(), NetlinkError> {
+        // The second first: what takes the way out finds somebody there.
+        host.set_program(second, Hook::Ingress, &self.push, number)?;
+        inside.set_program(first, Hook::Egress, &self.leave, number)
+    }
+
+    /// Puts the program in front of a device of the underlay.
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub fn attach_underlay(&self, links: &mut Netlink, device: &str) -> Result<(), NetlinkError> {
+        links.set_program(device, Hook::Ingress, &self.pop, 0)
+    }
+
+    /// What happened so far.
+    ///
+    /// # Errors
+    /// [`LoadError::Map`].
+    pub fn events(&self) -> Result<EventCounts, LoadError> {
+        let mut counts = EventCounts::default();
+        for (event, count) in Event::ALL.into_iter().zip(&mut counts.0) {
+            let cpus = self.counters.get(&(event as u32), 0)?;
+            *count = cpus.iter().sum();
+        }
+        Ok(counts)
+    }
+}
+
+fn map(object: &mut Ebpf, name: &'static str) -> Result<MapData, LoadError> {
+    match object.take_map(name) {
+        Some(Map::HashMap(data) | Map::Array(data)) => Ok(data),
+        _ => Err(LoadError::Missing(name)),
+    }
+}
+
+fn program(object: &mut Ebpf, name: &'static str) -> Result<ProgramFd, LoadError> {
+    let refused = |source| LoadError::Program { name, source };
+    let program = object
+        .program_mut(name)
+        .ok_or(LoadError::Missing(name))?;
+    let program: &mut SchedClassifier = program.try_into().map_err(refused)?;
+    program.load().map_err(refused)?;
+    let fd = program.fd().map_err(refused)?;
+    Ok(fd.try_clone()?)
+}

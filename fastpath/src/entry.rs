@@ -1,0 +1,266 @@
+//! Keys and values of the programs' tables, as `bpf/weft.bpf.c` lays them out: fields in the order of
+//! the structures there, numbers in the machine's byte order, what goes on the wire in the network's.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+
+use weft_wire::{FiveTuple, Mac, Vni};
+
+use crate::record::RecordId;
+
+/// Within what a flow's addresses are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// It leaves the sandbox of this number.
+    Out(u16),
+    /// It comes from another node, on this network.
+    In(Vni),
+}
+
+/// What a packet is found by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// Where its addresses mean something.
+    pub scope: Scope,
+    /// Addresses and ports of this direction; always TCP.
+    pub flow: FiveTuple,
+}
+
+/// Bytes of a [`FlowKey`].
+pub(crate) const KEY: usize = 40;
+/// Bytes of an [`OutEntry`].
+pub(crate) const OUT: usize = 56;
+/// Bytes of an [`InEntry`].
+pub(crate) const IN: usize = 28;
+
+/// Where a flow goes that leaves its sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutEntry {
+    /// Where its traffic is counted.
+    pub record: RecordId,
+    /// Number of the network whose epoch it holds by.
+    pub network: u32,
+    /// The network's epoch when it was made.
+    pub epoch: u32,
+    /// Number of the sandbox's second device, inside of it.
+    pub second: u32,
+    /// Largest IP packet that passes, in bytes; each segment of a super-frame counts alone.
+    pub largest: u16,
+    /// Where to.
+    pub way: Way,
+}
+
+/// The two ways out of a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Into another sandbox of this node.
+    Local {
+        /// Number of the host's end of that sandbox's second device.
+        device: u32,
+    },
+    /// To another node.
+    Remote {
+        /// Number of the underlay's device.
+        device: u32,
+        /// Who is next on the underlay: the node itself, or a router.
+        next_hop: Ipv4Addr,
+        /// Outer source.
+        from: SocketAddrV4,
+        /// Outer destination: the other VTEP.
+        to: SocketAddrV4,
+        /// The network.
+        vni: Vni,
+        /// Inner hardware address of the destination.
+        dst_mac: Mac,
+        /// Inner hardware address of the source.
+        src_mac: Mac,
+        /// Class of service, with ECN bits of 0.
+        class: u8,
+    },
+}
+
+/// Where a flow from another node goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InEntry {
+    /// Where its traffic is counted: the record of the direction that leaves.
+    pub record: RecordId,
+    /// Number of the network whose epoch it holds by.
+    pub network: u32,
+    /// The network's epoch when it was made.
+    pub epoch: u32,
+    /// Number of the host's end of the sandbox's second device.
+    pub device: u32,
+    /// VTEP that the flow comes from.
+    pub from: Ipv4Addr,
+    /// This node's VTEP.
+    pub to: SocketAddrV4,
+}
+
+/// Writes fields one behind the other.
+struct Fields<'a>(&'a mut [u8]);
+
+impl Fields<'_> {
+    fn put(&mut self, bytes: &[u8]) {
+        let (field, rest) = std::mem::take(&mut self.0).split_at_mut(bytes.len());
+        field.copy_from_slice(bytes);
+        self.0 = rest;
+    }
+
+    fn number(&mut self, number: u32) {
+        self.put(&number.to_ne_bytes());
+    }
+
+    fn ip(&mut self, ip: IpAddr) {
+        let ip = match ip {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        self.put(&ip.octets());
+    }
+}
+
+impl FlowKey {
+    pub(crate) fn to_bytes(self) -> [u8; KEY] {
+        let mut bytes = [0; KEY];
+        let mut fields = Fields(&mut bytes);
+        fields.number(match self.scope {
+            Scope::Out(sandbox) => sandbox.into(),
+            Scope::In(vni) => vni.get(),
+        });
+        fields.put(&self.flow.sport.to_be_bytes());
+        fields.put(&self.flow.dport.to_be_bytes());
+        fields.ip(self.flow.src);
+        fields.ip(self.flow.dst);
+        bytes
+    }
+}
+
+impl OutEntry {
+    pub(crate) fn to_bytes(self) -> [u8; OUT] {
+        let mut bytes = [0; OUT];
+        let mut fields = Fields(&mut bytes);
+        for number in [self.record.0, self.network, self.epoch, self.second] {
+            fields.number(number);
+        }
+        match self.way {
+            Way::Local { device } => {
+                fields.number(device);
+                // No next hop, no addresses, ports, network nor hardware addresses.
+                fields.put(&[0; 32]);
+                fields.put(&self.largest.to_ne_bytes());
+            }
+            Way::Remote {
+                device,
+                next_hop,
+                from,
+                to,
+                vni,
+                dst_mac,
+                src_mac,
+                class,
+            } => {
+                fields.number(device);
+                fields.put(&next_hop.octets());
+                fields.put(&from.ip().octets());
+                fields.put(&to.ip().octets());
+                fields.put(&from.port().to_be_bytes());
+                fields.put(&to.port().to_be_bytes());
+                fields.put(&(vni.get() << 8).to_be_bytes());
+                fields.put(&dst_mac.0);
+                fields.put(&src_mac.0);
+                fields.put(&self.largest.to_ne_bytes());
+                fields.put(&[class]);
+            }
+        }
+        bytes
+    }
+}
+
+impl InEntry {
+    pub(crate) fn to_bytes(self) -> [u8; IN] {
+        let mut bytes = [0; IN];
+        let mut fields = Fields(&mut bytes);
+        for number in [self.record.0, self.network, self.epoch, self.device] {
+            fields.number(number);
+        }
+        fields.put(&self.from.octets());
+        fields.put(&self.to.ip().octets());
+        fields.put(&self.to.port().to_be_bytes());
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_lie_as_the_programs_read_them() {
+        let flow = FiveTuple {
+            src: "10.0.0.2".parse().unwrap(),
+            dst: "fd00::3".parse().unwrap(),
+            sport: 0x1234,
+            dport: 80,
+            proto: 6,
+        };
+        let vni = Vni::new(0x0001_0203).unwrap();
+        let key = FlowKey {
+            scope: Scope::In(vni),
+            flow,
+        };
+        let bytes = key.to_bytes();
+        assert_eq!(bytes[..4], 0x0001_0203_u32.to_ne_bytes());
+        assert_eq!(bytes[4..8], [0x12, 0x34, 0, 80]);
+        assert_eq!(bytes[8..24], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 2]);
+        assert_eq!(bytes[24..26], [0xfd, 0]);
+        assert_eq!(bytes[39], 3);
+
+        let out = OutEntry {
+            record: RecordId(7),
+            network: 8,
+            epoch: 9,
+            second: 10,
+            largest: 1450,
+            way: Way::Remote {
+                device: 11,
+                next_hop: Ipv4Addr::new(192, 0, 2, 1),
+                from: "192.0.2.2:50000".parse().unwrap(),
+                to: "192.0.2.3:4789".parse().unwrap(),
+                vni,
+                dst_mac: Mac([1; 6]),
+                src_mac: Mac([2; 6]),
+                class: 0x28,
+            },
+        };
+        let bytes = out.to_bytes();
+        for (at, number) in [(0, 7_u32), (4, 8), (8, 9), (12, 10), (16, 11)] {
+            assert_eq!(bytes[at..at + 4], number.to_ne_bytes());
+        }
+        assert_eq!(bytes[20..32], [192, 0, 2, 1, 192, 0, 2, 2, 192, 0, 2, 3]);
+        assert_eq!(bytes[32..36], [0xc3, 0x50, 0x12, 0xb5]);
+        assert_eq!(bytes[36..40], [1, 2, 3, 0]);
+        assert_eq!(bytes[40..52], [1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]);
+        assert_eq!(bytes[52..54], 1450_u16.to_ne_bytes());
+        assert_eq!(bytes[54..], [0x28, 0]);
+
+        let local = OutEntry {
+            way: Way::Local { device: 12 },
+            ..out
+        };
+        let bytes = local.to_bytes();
+        assert_eq!(bytes[16..20], 12_u32.to_ne_bytes());
+        assert_eq!(bytes[20..52], [0; 32]);
+        assert_eq!(bytes[52..54], 1450_u16.to_ne_bytes());
+
+        let inward = InEntry {
+            record: RecordId(7),
+            network: 8,
+            epoch: 9,
+            device: 10,
+            from: Ipv4Addr::new(192, 0, 2, 3),
+            to: "192.0.2.2:4789".parse().unwrap(),
+        };
+        let bytes = inward.to_bytes();
+        assert_eq!(bytes[12..16], 10_u32.to_ne_bytes());
+        assert_eq!(bytes[16..], [192, 0, 2, 3, 192, 0, 2, 2, 0x12, 0xb5, 0, 0]);
+    }
+}

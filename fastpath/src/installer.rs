@@ -1,0 +1,60 @@
+//! Writes entries of flows.
+
+use aya::maps::{HashMap, Map, MapData, MapError};
+
+use crate::entry::{FlowKey, IN, InEntry, KEY, OUT, OutEntry};
+
+/// Why an entry was not written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InstallError {
+    /// Local: the kernel refused; the table may be full.
+    #[error("the kernel did not take an entry of the flow cache: {0}")]
+    Kernel(#[from] MapError),
+}
+
+/// Writes and deletes entries; one for each worker. Each call is a call of the kernel, about 1 µs.
+#[derive(Debug)]
+pub struct Installer {
+    out: HashMap<MapData, [u8; KEY], [u8; OUT]>,
+    inward: HashMap<MapData, [u8; KEY], [u8; IN]>,
+}
+
+impl Installer {
+    pub(crate) fn new(out: MapData, inward: MapData) -> Result<Self, MapError> {
+        Ok(Self {
+            out: HashMap::try_from(Map::HashMap(out))?,
+            inward: HashMap::try_from(Map::HashMap(inward))?,
+        })
+    }
+
+    /// From now on a flow leaves its sandbox by the programs. An entry of the same key is replaced.
+    ///
+    /// # Errors
+    /// [`InstallError`]; the flow goes on by way of the worker.
+    pub fn put_out(&mut self, key: FlowKey, entry: OutEntry) -> Result<(), InstallError> {
+        Ok(self.out.insert(key.to_bytes(), entry.to_bytes(), 0)?)
+    }
+
+    /// From now on a flow from another node reaches its sandbox by the programs.
+    ///
+    /// # Errors
+    /// As of [`Installer::put_out`].
+    pub fn put_in(&mut self, key: FlowKey, entry: InEntry) -> Result<(), InstallError> {
+        Ok(self.inward.insert(key.to_bytes(), entry.to_bytes(), 0)?)
+    }
+
+    /// Deletes the entry of what leaves; none is success.
+    pub fn remove_out(&mut self, key: FlowKey) {
+        if let Err(error) = self.out.remove(&key.to_bytes()) {
+            tracing::trace!(%error, "no entry to delete");
+        }
+    }
+
+    /// Deletes the entry of what comes from another node; none is success.
+    pub fn remove_in(&mut self, key: FlowKey) {
+        if let Err(error) = self.inward.remove(&key.to_bytes()) {
+            tracing::trace!(%error, "no entry to delete");
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The kernel flow cache: established TCP flows that the workers have decided about are carried by
+//! three small programs in the kernel (`bpf/weft.bpf.c`), without a wake-up and without a copy.
+//!
+//! ```text
+//!   sandbox eth0, egress   leave   known flow? -> out by the sandbox's second device
+//!   host's end of it       push    VXLAN headers on, to the underlay; or to another sandbox
+//!   underlay, ingress      pop     VXLAN headers off, into the sandbox by its second device
+//! ```
+//!
+//! User space keeps every decision and remains the whole truth: a flow that is not in the cache, or
+//! whose entry is stale, goes to the worker as if there were no cache. Entries hold as long as the
+//! epoch of their network ([`Epochs`]) and the agent's heartbeat ([`Heartbeat`]) say so.
+//!
+//! The division is Open vSwitch's (a flow cache in the kernel, decisions in user space); that a cache
+//! of headers beats the kernel's own overlay was shown by ONCache (NSDI 2025).
+
+#![forbid(unsafe_code)]
+
+mod cache;
+mod counters;
+mod entry;
+mod installer;
+mod record;
+
+pub use cache::{FlowCache, LoadError};
+pub use counters::{Event, EventCounts};
+pub use entry::{FlowKey, InEntry, OutEntry, Scope, Way};
+pub use installer::{InstallError, Installer};
+pub use record::{Epochs, Heartbeat, Record, RecordId, RecordPool, Records, Traffic};

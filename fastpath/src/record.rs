@@ -1,0 +1,169 @@
+//! What programs and agent write where both see it.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use weft_sys::kernel_words::KernelWords;
+use weft_wire::Instant;
+
+/// Flows that there is room for; `FLOWS` of `bpf/weft.bpf.c`.
+pub(crate) const FLOWS: u32 = 131_072;
+/// Networks that there is room for; `NETWORKS` there.
+pub(crate) const NETWORKS: u32 = 16_384;
+/// Words of a record: `struct record`.
+pub(crate) const RECORD_WORDS: usize = 6;
+
+const OUT_BYTES: usize = 0;
+const OUT_PACKETS: usize = 1;
+const IN_BYTES: usize = 2;
+const IN_PACKETS: usize = 3;
+const LAST: usize = 4;
+const SOCKET: usize = 5;
+
+/// `SOCKET_BOUND`.
+const BOUND: u64 = 2;
+
+/// Number of a flow's record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RecordId(pub(crate) u32);
+
+/// What the programs have carried of one flow since its record was opened. A super-frame is one
+/// packet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes of frames that left the sandbox.
+    pub out_bytes: u64,
+    /// Frames that left it.
+    pub out_packets: u64,
+    /// Bytes of frames that came from another node.
+    pub in_bytes: u64,
+    /// Frames that came from another node.
+    pub in_packets: u64,
+}
+
+/// A record as it was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record {
+    /// What was carried.
+    pub traffic: Traffic,
+    /// When the last packet was; 0 before the first.
+    pub last: Instant,
+    /// The flow's socket does not take packets from another device than its own.
+    pub bound: bool,
+}
+
+/// The records of all flows, in memory shared with the programs.
+#[derive(Debug)]
+pub struct Records(pub(crate) KernelWords);
+
+impl Records {
+    /// Reads a record. Its words are not read at one instant.
+    #[must_use]
+    pub fn read(&self, id: RecordId) -> Record {
+        let word = |word| self.word(id, word);
+        Record {
+            traffic: Traffic {
+                out_bytes: word(OUT_BYTES),
+                out_packets: word(OUT_PACKETS),
+                in_bytes: word(IN_BYTES),
+                in_packets: word(IN_PACKETS),
+            },
+            last: Instant(word(LAST)),
+            bound: word(SOCKET) == BOUND,
+        }
+    }
+
+    /// Makes a record that no entry uses that of a new flow.
+    pub(crate) fn clear(&self, id: RecordId) {
+        for word in self.words(id) {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn words(&self, id: RecordId) -> &[std::sync::atomic::AtomicU64] {
+        let start = id.0 as usize * RECORD_WORDS;
+        self.0.get(start..start + RECORD_WORDS).unwrap_or_default()
+    }
+
+    fn word(&self, id: RecordId, word: usize) -> u64 {
+        self.words(id)
+            .get(word)
+            .map_or(0, |word| word.load(Ordering::Relaxed))
+    }
+}
+
+/// The epoch of each network: entries of another one are stale.
+#[derive(Debug)]
+pub struct Epochs(pub(crate) KernelWords);
+
+impl Epochs {
+    /// Networks that there is room for.
+    pub const NETWORKS: u32 = NETWORKS;
+
+    /// Makes every entry of a network stale that is not of `epoch`, for the next packet already.
+    pub fn set(&self, network: u32, epoch: u32) {
+        if let Some(word) = self.0.get(network as usize) {
+            word.store(epoch.into(), Ordering::SeqCst);
+        }
+    }
+
+    /// The epoch of a network now.
+    #[must_use]
+    pub fn get(&self, network: u32) -> u32 {
+        let word = self.0.get(network as usize);
+        word.map_or(0, |word| word.load(Ordering::SeqCst) as u32)
+    }
+}
+
+/// Until when entries hold without an agent.
+#[derive(Debug)]
+pub struct Heartbeat(pub(crate) KernelWords);
+
+impl Heartbeat {
+    /// How long established flows go on after the agent was last heard of.
+    pub const LIFE: Duration = Duration::from_secs(600);
+
+    /// The agent lives.
+    pub fn beat(&self, now: Instant) {
+        self.hold_until(now.after(Self::LIFE));
+    }
+
+    /// No entry holds any more.
+    pub fn stop(&self) {
+        self.hold_until(Instant(0));
+    }
+
+    fn hold_until(&self, end: Instant) {
+        if let Some(word) = self.0.first() {
+            word.store(end.0, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Records that are free; one pool for each worker, of numbers that no other one has.
+#[derive(Debug)]
+pub struct RecordPool {
+    free: Vec<RecordId>,
+}
+
+impl RecordPool {
+    /// A pool of these numbers, below [`FlowCache::FLOWS`](crate::FlowCache::FLOWS).
+    #[must_use]
+    pub fn new(numbers: std::ops::Range<u32>) -> Self {
+        Self {
+            free: numbers.rev().map(RecordId).collect(),
+        }
+    }
+
+    /// Opens an empty record; none when there is none left.
+    pub fn open(&mut self, records: &Records) -> Option<RecordId> {
+        let id = self.free.pop()?;
+        records.clear(id);
+        Some(id)
+    }
+
+    /// Gives a record back that no entry names any more.
+    pub fn close(&mut self, id: RecordId) {
+        self.free.push(id);
+    }
+}
