@@ -18,6 +18,7 @@ use std::io;
 use std::process::ExitCode;
 
 use program::Asked;
+use weft_sys::error_text::without_numbers;
 
 pub use args::FormatArgs;
 pub use output::{Listing, Printer, complain};
@@ -79,7 +80,7 @@ fn main_from(args: impl IntoIterator<Item = OsString>, more: &[MoreCommand]) -> 
         Ok(code) => code,
         Err(error) if output::is_reader_gone(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&format!("weft: {error:#}"));
+            complain(&format!("weft: {}", without_numbers(&format!("{error:#}"))));
             ExitCode::FAILURE
         }
     }

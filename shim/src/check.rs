@@ -24,6 +24,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
+use weft_sys::error_text::without_numbers;
 use weft_sys::namespaces::{self, Kinds};
 use weft_sys::process::{Fork, Process, Signal, Spawn, fork, leave};
 
@@ -161,7 +162,7 @@ pub(crate) fn run() -> anyhow::Result<u8> {
     let order: Order =
         serde_json::from_reader(io::stdin().lock()).context("no order of a check")?;
     let checked = carry_out(&order).unwrap_or_else(|error| Checked {
-        outcome: Outcome::NotRun(format!("{error:#}")),
+        outcome: Outcome::NotRun(without_numbers(&format!("{error:#}"))),
         output: String::new(),
     });
     serde_json::to_writer(io::stdout().lock(), &checked).context("nobody hears the answer")?;
@@ -216,7 +217,10 @@ fn become_command(
             let not = program::become_it(spec, user, &confinement, output, output);
             (not.failure.message, not.code)
         }
-        Err(error) => (format!("cannot enter the task: {error:#}"), NOT_STARTED),
+        Err(error) => {
+            let why = format!("cannot enter the task: {error:#}");
+            (without_numbers(&why), NOT_STARTED)
+        }
     }
 }
 

@@ -2,26 +2,21 @@
 //! side of it through a socket (`--console-socket`).
 
 use std::fs::File;
-use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 use rustix::termios::{isatty, tcgetwinsize};
 use weft_sys::terminal::{self, Size};
 
-use crate::files;
+use crate::{files, passing};
 
 /// Columns and rows of a terminal that nobody looks at.
 const DEFAULT_SIZE: Size = (80, 24);
-
-/// The longest name of a terminal that comes with it, in bytes.
-const NAME_BYTES: usize = 4096;
 
 /// This side of a container's terminal.
 #[derive(Debug)]
@@ -91,7 +86,7 @@ impl Console {
                 }
                 continue;
             };
-            match receive(stream) {
+            match passing::receive(stream) {
                 // Whoever that was has gone without a word.
                 Ok(None) => self.stream = None,
                 Ok(Some(terminal)) => {
@@ -148,43 +143,15 @@ fn short_path(process: &str, dir: &OwnedFd) -> PathBuf {
     format!("/proc/{process}/fd/{number}/{name}").into()
 }
 
-/// One message: the descriptor that is in it. `None` at the end of the stream, and for a message without.
-fn receive(stream: &UnixStream) -> Result<Option<OwnedFd>, Errno> {
-    let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut name = [0; NAME_BYTES];
-    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    recvmsg(
-        stream,
-        &mut [IoSliceMut::new(&mut name)],
-        &mut control,
-        flags,
-    )?;
-    let mut found = None;
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-            found = descriptors.last().or(found);
-        }
-    }
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::{IoSlice, Read, Write};
-
-    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    use std::io::{Read, Write};
 
     use super::*;
 
     fn send(console: &Console, descriptor: &OwnedFd) {
         let stream = UnixStream::connect(console.address()).expect("connect");
-        let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        let descriptors = [descriptor.as_fd()];
-        assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
-        let name = [IoSlice::new(b"/dev/ptmx")];
-        sendmsg(&stream, &name, &mut control, SendFlags::empty()).expect("send");
+        passing::send(&stream, descriptor.as_fd(), "/dev/ptmx").expect("send");
     }
 
     /// In a folder whose name no address has room for.

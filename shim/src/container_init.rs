@@ -12,6 +12,7 @@ use std::process::{Command, ExitCode};
 use rustix::process::{getpid, setpgid};
 use rustix::stdio::stdin;
 use rustix::termios::tcsetpgrp;
+use weft_sys::error_text::without_numbers;
 use weft_sys::process::{Exit, Fork, Signal, fork, leave};
 use weft_sys::{namespaces, signals};
 
@@ -94,6 +95,7 @@ fn follow(leader: u32) -> io::Result<Exit> {
 }
 
 fn complain(message: &str) {
+    let message = without_numbers(message);
     if writeln!(io::stderr(), "{NAME}: {message}").is_err() {
         // Nobody reads it; the exit status has to do.
     }

@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
+use weft_sys::error_text::without_numbers;
 use weft_sys::namespaces::{self, Kinds};
 use weft_sys::process::{Exit, Fork, Signal, fork, leave};
 use weft_sys::{capabilities, signals};
@@ -92,7 +93,7 @@ pub(crate) fn run(spec: &Spec, mut ends: Ends) -> ! {
 fn fail(setup: &File, message: &str) -> ! {
     let failure = Failure {
         permanent: false,
-        message: message.to_owned(),
+        message: without_numbers(message),
     };
     drop(Note::Failed(failure).say(setup));
     leave(1)

@@ -74,6 +74,7 @@ pub mod leftovers;
 pub mod lines;
 mod oom;
 pub mod output;
+mod passing;
 mod payloads;
 mod program;
 mod reason;
@@ -124,7 +125,7 @@ pub fn main() -> ExitCode {
     let done = if word == check::FLAG {
         check::run()
     } else if word == guest::FLAG {
-        guest::run(Path::new(&words.next().unwrap_or_default()))
+        Ok(guest::run(Path::new(&words.next().unwrap_or_default())))
     } else {
         supervise::run(Path::new(&word))
     };
@@ -138,7 +139,11 @@ pub fn main() -> ExitCode {
 }
 
 fn complain(message: &str) {
-    if writeln!(std::io::stderr(), "{NAME}: {message}").is_err() {
+    say(&format!("{NAME}: {message}"));
+}
+
+fn say(message: &str) {
+    if writeln!(std::io::stderr(), "{message}").is_err() {
         // Nobody reads it; the exit status has to do.
     }
 }

@@ -11,6 +11,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use weft_sys::error_text::without_numbers;
+
 /// Standard output and standard error, as files in the task's folder.
 pub const NAMES: [&str; 2] = ["stdout.log", "stderr.log"];
 
@@ -175,6 +177,7 @@ impl Log {
     /// Takes what the task wrote, [`CHUNK_BYTES`] at most, and when: Unix nanoseconds.
     pub(crate) fn write(&mut self, bytes: &[u8], now: u64) {
         if let Some((lost, why)) = &self.lost {
+            let why = without_numbers(&why.to_string());
             let note = format!("[weft-shim: {lost} bytes of output were lost: {why}]\n");
             match self.try_write(note.as_bytes(), now) {
                 Ok(()) => self.lost = None,
@@ -306,7 +309,7 @@ mod tests {
         let text = std::fs::read_to_string(&path).expect("read");
         assert_eq!(
             text,
-            "[weft-shim: 8 bytes of output were lost: No such file or directory (os error 2)]\n\
+            "[weft-shim: 8 bytes of output were lost: No such file or directory]\n\
              after\nand on\n"
         );
     }

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::process::{ioctl_tiocsctty, setsid, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use weft_sys::error_text::without_numbers;
 use weft_sys::process::Signal;
 use weft_sys::{affinity, capabilities, descriptors, namespaces, seccomp, signals};
 
@@ -46,11 +47,11 @@ pub(crate) struct NotStarted {
 
 impl NotStarted {
     /// Of something that is in the way now, and perhaps not later.
-    pub(crate) fn because(message: String) -> Self {
+    pub(crate) fn because(message: &str) -> Self {
         Self {
             failure: Failure {
                 permanent: false,
-                message,
+                message: without_numbers(message),
             },
             code: NOT_EXECUTABLE,
         }
@@ -75,7 +76,7 @@ pub(crate) fn become_it(
 ) -> NotStarted {
     let program = &spec.program;
     if let Err(error) = enter_session(user, stdout, stderr) {
-        return NotStarted::because(format!("cannot start {program:?}: its session: {error}"));
+        return NotStarted::because(&format!("cannot start {program:?}: its session: {error}"));
     }
     let cwd = spec.cwd.as_deref().unwrap_or(Path::new("/"));
     execute(spec, user, confinement, cwd, || Ok(()))
@@ -93,7 +94,7 @@ pub(crate) fn become_guest(
 ) -> NotStarted {
     let program = &spec.program;
     if let Err(error) = enter_own_session(user, terminal) {
-        return NotStarted::because(format!("cannot start {program:?}: its session: {error}"));
+        return NotStarted::because(&format!("cannot start {program:?}: its session: {error}"));
     }
     // Last: who becomes another user loses it.
     execute(spec, user, confinement, cwd, || {
@@ -117,9 +118,10 @@ fn enter_own_session(user: Option<&User>, terminal: bool) -> io::Result<()> {
         ioctl_tiocsctty(io::stdin())?;
     }
     if let Some(user) = user {
-        // As for the task itself; what is no pipe and no terminal of its own stays as it is.
-        rustix::fs::fchown(io::stdout(), Some(user.uid), Some(user.gid))?;
-        rustix::fs::fchown(io::stderr(), Some(user.uid), Some(user.gid))?;
+        // As for the task itself. The group of a terminal is `tty`, and may write there: it stays.
+        let group = (!terminal).then_some(user.gid);
+        rustix::fs::fchown(io::stdout(), Some(user.uid), group)?;
+        rustix::fs::fchown(io::stderr(), Some(user.uid), group)?;
     }
     descriptors::close_on_exec_from(3)?;
     signals::unblock_all()
@@ -135,7 +137,7 @@ fn execute(
 ) -> NotStarted {
     let program = &spec.program;
     let failed = |what: &str, error: io::Error| {
-        NotStarted::because(format!("cannot start {program:?}: {what}: {error}"))
+        NotStarted::because(&format!("cannot start {program:?}: {what}: {error}"))
     };
     as_the_machine_starts_processes();
     // With all rights still: of the filter, and to limits above the agent's own.
@@ -196,15 +198,26 @@ fn located(spec: &Spec) -> Result<PathBuf, NotStarted> {
     let dirs = std::env::split_paths(path).filter(|dir| dir.is_absolute());
     let found = dirs.map(|dir| dir.join(program)).find(executable);
     found.ok_or_else(|| {
-        let why = format!("{EXEC_FAILED}: exec: {program:?}: executable file not found in $PATH");
+        let why = exec_failed(program, "executable file not found in $PATH");
         NotStarted::for_good(NOT_FOUND, why)
     })
 }
 
+/// What Docker's client shows; "unknown" is the kind that the layers between it and `runc` give to all of
+/// these.
+fn exec_failed(program: &Path, what: &str) -> String {
+    format!("{EXEC_FAILED}: exec: {program:?}: {what}: unknown")
+}
+
 /// Docker's words and codes.
 fn refused(program: &Path, error: &io::Error) -> NotStarted {
-    let says = |what: &str| format!("{EXEC_FAILED}: exec: {program:?}: {what}");
+    let says = |what: &str| exec_failed(program, what);
     match error.kind() {
+        io::ErrorKind::NotFound if !program.exists() => {
+            let what = format!("stat {}: no such file or directory", program.display());
+            NotStarted::for_good(NOT_FOUND, says(&what))
+        }
+        // The interpreter that its first line names.
         io::ErrorKind::NotFound => {
             NotStarted::for_good(NOT_FOUND, says("no such file or directory"))
         }
@@ -214,7 +227,7 @@ fn refused(program: &Path, error: &io::Error) -> NotStarted {
         _ if error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) => {
             NotStarted::for_good(NOT_EXECUTABLE, says("exec format error"))
         }
-        _ => NotStarted::because(says(&error.to_string())),
+        _ => NotStarted::because(&says(&without_numbers(&error.to_string()))),
     }
 }
 
@@ -292,7 +305,10 @@ fn not_executed(program: &Path, error: io::Error) -> NotStarted {
                 "program {program:?} cannot be executed: may the task's user execute it, and is the interpreter of its first line installed?"
             ),
         ),
-        _ => (false, format!("cannot start {program:?}: {error}")),
+        _ => {
+            let why = format!("cannot start {program:?}: {error}");
+            (false, without_numbers(&why))
+        }
     };
     NotStarted {
         failure: Failure { permanent, message },

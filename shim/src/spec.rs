@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use weft_sys::error_text::without_numbers;
 use weft_sys::process::{Exit, Process};
 
 use crate::files;
@@ -128,7 +129,7 @@ impl Failure {
     pub(crate) fn temporary(error: &anyhow::Error) -> Self {
         Self {
             permanent: false,
-            message: format!("{error:#}"),
+            message: without_numbers(&format!("{error:#}")),
         }
     }
 }

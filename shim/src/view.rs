@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::Context;
+use weft_sys::error_text::without_numbers;
 use weft_sys::mounts::{self, Attributes, NewFlags, Reach};
 use weft_sys::namespaces;
 
@@ -93,8 +94,9 @@ impl View {
     fn wall(&mut self, what: &str, result: io::Result<()>) -> anyhow::Result<()> {
         match result {
             Err(error) if self.lenient => {
+                let why = without_numbers(&error.to_string());
                 self.warnings.push(format!(
-                    "this user namespace does not allow to {what}: {error}"
+                    "this user namespace does not allow to {what}: {why}"
                 ));
                 Ok(())
             }

@@ -285,9 +285,36 @@ impl Task {
             name: "1",
             spec: &spec,
             cwd: Path::new(""),
-            terminal: false,
         };
         guest.start(descriptors).expect("it starts")
+    }
+
+    /// What a guest shows on a terminal of 100 columns and 30 rows, and how it ends.
+    fn guest_on_terminal(&self, user: &str, program: &str, args: &[&str]) -> (String, Exit) {
+        let spec = Spec {
+            program: program.into(),
+            args: args.iter().map(Into::into).collect(),
+            user: Some(user.to_owned()),
+            ..self.spec.clone()
+        };
+        let shim = entering(Path::new(SHIM));
+        let guest = Guest {
+            program: shim.path(),
+            dir: self.dir.path(),
+            name: "1",
+            spec: &spec,
+            cwd: Path::new(""),
+        };
+        let (guest, terminal) = guest.start_on_terminal((100, 30)).expect("it starts");
+        let exit = guest.wait().expect("wait");
+        let (mut screen, mut shown) = (File::from(terminal), Vec::new());
+        let mut buffer = [0; 4096];
+        // Linux says EIO once nobody has the other side any more (pts(4)).
+        while let Ok(count @ 1..) = screen.read(&mut buffer) {
+            shown.extend_from_slice(&buffer[..count]);
+        }
+        let shown = String::from_utf8(shown).expect("text");
+        (shown.replace("\r\n", "\n"), exit)
     }
 
     fn kill(&self, launched: &Launched) {
@@ -481,21 +508,73 @@ fn guests_are_inside_with_dockers_exit_codes() {
         ("web.1.x\n/\nsleep\n", Exit::Code(3))
     );
     let (printed, exit) = task.guest("nope", &[]);
-    assert_eq!(exit, Exit::Code(127));
-    assert!(
-        printed.contains("executable file not found in $PATH"),
-        "{printed}"
-    );
-    let (printed, exit) = task.guest("/bin/nope", &[]);
-    assert_eq!(exit, Exit::Code(127));
-    assert!(printed.contains("no such file or directory"), "{printed}");
-    let (printed, exit) = task.guest("/etc/plain", &[]);
-    assert_eq!(exit, Exit::Code(126));
-    assert!(printed.contains("permission denied"), "{printed}");
+    let says = |what: &str| {
+        let begins = "OCI runtime exec failed: exec failed: unable to start container process";
+        format!("{begins}: exec: {what}: unknown\n")
+    };
+    let missing = says("\"nope\": executable file not found in $PATH");
+    assert_eq!((printed, exit), (missing, Exit::Code(127)));
+    let missing = says("\"/bin/nope\": stat /bin/nope: no such file or directory");
+    assert_eq!(task.guest("/bin/nope", &[]), (missing, Exit::Code(127)));
+    let denied = says("\"/etc/plain\": permission denied");
+    assert_eq!(task.guest("/etc/plain", &[]), (denied, Exit::Code(126)));
     // The devices that a container may open are those of its control group.
     let (printed, exit) = task.guest("cat", &["/tmp/disk"]);
     assert_eq!(exit, Exit::Code(1), "{printed}");
     assert!(printed.contains("not permitted"), "{printed}");
+    task.kill(&launched);
+    task.is_gone();
+}
+
+#[test]
+fn the_terminal_of_a_guest_is_one_of_the_containers_own() {
+    let task = Task::shell("echo ready; exec sleep 1000");
+    let launched = task.started();
+    task.printed(1);
+    let look = "tty; stty size; busybox ls -ln $(tty); id -u >/dev/tty; test -t 2; exit 6";
+    let (shown, exit) = task.guest_on_terminal("user", "sh", &["-c", look]);
+    assert_eq!(exit, Exit::Code(6), "{shown}");
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!(lines.len(), 4, "{shown}");
+    assert_eq!(lines[..2], ["/dev/pts/0", "30 100"]);
+    let fields: Vec<&str> = lines[2].split_whitespace().collect();
+    // Its group is that of who made it, as this container's terminals have no other one.
+    assert_eq!(
+        (fields[0], fields[2], fields[3]),
+        ("crw--w----", "1234", "0")
+    );
+    assert_eq!(lines[3], "1234");
+    // What keeps it from running is told there, in the words of Docker's client and no others.
+    let (shown, exit) = task.guest_on_terminal("0", "nope", &[]);
+    assert_eq!(exit, Exit::Code(127));
+    assert_eq!(
+        shown,
+        "OCI runtime exec failed: exec failed: unable to start container process: \
+         exec: \"nope\": executable file not found in $PATH: unknown\n"
+    );
+    // Before there is one, too.
+    let (shown, exit) = task.guest_on_terminal("nobody-here", "sh", &[]);
+    assert_eq!(exit, Exit::Code(126));
+    assert!(
+        shown.contains("unable to find user \"nobody-here\""),
+        "{shown}"
+    );
+    task.kill(&launched);
+    task.is_gone();
+}
+
+#[test]
+fn a_container_without_a_place_for_terminals_has_one_of_the_nodes() {
+    let task = Task::shell("echo ready; exec sleep 1000");
+    task.change_bundle(|config| {
+        let mounts = config["mounts"].as_array_mut().expect("a list");
+        mounts.retain(|mount| mount["destination"] != "/dev/pts");
+    });
+    let launched = task.started();
+    task.printed(1);
+    let look = "stty size; test -t 0 && test -t 1 && test -t 2 && id -u >/dev/tty; exit 6";
+    let (shown, exit) = task.guest_on_terminal("user", "sh", &["-c", look]);
+    assert_eq!((shown.as_str(), exit), ("30 100\n1234\n", Exit::Code(6)));
     task.kill(&launched);
     task.is_gone();
 }

@@ -15,6 +15,7 @@ pub mod capabilities;
 pub mod clock;
 pub mod descriptors;
 pub mod epoll;
+pub mod error_text;
 pub mod event;
 pub mod instance_lock;
 mod ioctl;

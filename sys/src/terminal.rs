@@ -3,7 +3,10 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
+use rustix::fs::{FileType, Mode, OFlags, fstat, makedev};
+use rustix::io::Errno;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{
     LocalModes, OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
@@ -11,6 +14,9 @@ use rustix::termios::{
 
 /// Longest line that is taken, in bytes.
 const LONGEST: u64 = 4096;
+
+/// Device numbers of every multiplexer of terminals (pts(4)).
+const MULTIPLEXER: (u32, u32) = (5, 2);
 
 /// Columns and rows.
 pub type Size = (u16, u16);
@@ -23,7 +29,30 @@ pub fn open_terminal(size: Size) -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let ours = openpt(flags)?;
     grantpt(&ours)?;
+    with_other_side(ours, size)
+}
+
+/// The same among the terminals whose multiplexer this is, such as those of a container that the caller
+/// has entered: the program's side has a name and an owner there.
+///
+/// # Errors
+/// There is no multiplexer, or something else in its place; no more terminals.
+pub fn open_terminal_of(multiplexer: &Path, size: Size) -> io::Result<(OwnedFd, OwnedFd)> {
+    // What is in somebody else's folder may be anything, and is not waited for.
+    let flags =
+        OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let ours = rustix::fs::open(multiplexer, flags, Mode::empty())?;
+    let stat = fstat(&ours)?;
+    let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+    if !is_device || stat.st_rdev != makedev(MULTIPLEXER.0, MULTIPLEXER.1) {
+        return Err(Errno::NOTTY.into());
+    }
+    with_other_side(ours, size)
+}
+
+fn with_other_side(ours: OwnedFd, size: Size) -> io::Result<(OwnedFd, OwnedFd)> {
     unlockpt(&ours)?;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let theirs = ioctl_tiocgptpeer(&ours, flags)?;
     resize(&ours, size)?;
     Ok((ours, theirs))
@@ -139,7 +168,32 @@ fn read_line(input: impl BufRead) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{CWD, mknodat};
+
     use super::*;
+
+    #[test]
+    fn what_is_no_multiplexer_makes_no_terminal() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = |name: &str| dir.path().join(name);
+        let mode = Mode::from_raw_mode(0o600);
+        // Nobody has its other side open.
+        mknodat(CWD, path("fifo").as_path(), FileType::Fifo, mode, 0).expect("fifo");
+        std::fs::write(path("file"), "").expect("file");
+        std::os::unix::fs::symlink("/dev/ptmx", path("link")).expect("link");
+        let refused = |path: &Path| {
+            let error = open_terminal_of(path, (80, 24)).expect_err("no terminal");
+            error.raw_os_error()
+        };
+        let none = Some(Errno::NOTTY.raw_os_error());
+        for other in [path("fifo"), path("file"), "/dev/null".into()] {
+            assert_eq!(refused(&other), none, "{other:?}");
+        }
+        let link = Some(Errno::LOOP.raw_os_error());
+        assert_eq!(refused(&path("link")), link);
+        let missing = Some(Errno::NOENT.raw_os_error());
+        assert_eq!(refused(&path("missing")), missing);
+    }
 
     #[test]
     fn one_line_is_read_and_no_more() {

@@ -18,6 +18,7 @@ use weft_model::exec::{Exec, Frame, Frames};
 use weft_model::id::TaskId;
 use weft_shim::guest::Descriptors;
 use weft_swarm::Exchange;
+use weft_sys::error_text::without_numbers;
 use weft_sys::process::{Exit, Process, Signal};
 use weft_sys::terminal;
 
@@ -74,7 +75,7 @@ pub(super) async fn answer(
                 Ok(Some(code)) => Frame::Exit(code),
                 // Who asked is gone.
                 Ok(None) => return,
-                Err(error) => Frame::Failed(NOT_STARTED, error.to_string()),
+                Err(error) => Frame::Failed(NOT_STARTED, without_numbers(&error.to_string())),
             }
         }
         Err(error) => {
@@ -82,7 +83,7 @@ pub(super) async fn answer(
                 Some(RunError::NoProgram { .. }) => NOT_FOUND,
                 _ => NOT_STARTED,
             };
-            Frame::Failed(code, format!("{error:#}"))
+            Frame::Failed(code, without_numbers(&format!("{error:#}")))
         }
     };
     let said = exchange.outgoing.send(last.to_bytes().into()).await;
@@ -97,30 +98,22 @@ fn start(handles: &Handles, task: &TaskId, exec: &Exec) -> anyhow::Result<(Runni
     let task = tasks
         .find(|known| known.id == *task)
         .ok_or_else(|| anyhow::anyhow!("the node does not know of the task yet: try again"))?;
-    let (ours, descriptors) = match exec.terminal {
-        Some(size) => with_terminal(size)?,
-        None => with_pipes(exec.input)?,
-    };
     let number = STARTED.fetch_add(1, Ordering::Relaxed);
     let name = format!("{}x{number}", std::process::id());
-    let process = handles.runner.start_guest(task, exec, &name, descriptors)?;
-    Ok((Running(Arc::new(process)), ours))
-}
-
-fn with_terminal(size: terminal::Size) -> io::Result<(Ours, Descriptors)> {
-    let (ours, theirs) = terminal::open_terminal(size)?;
-    let theirs = File::from(theirs);
-    let descriptors = Descriptors {
-        stdin: Some(theirs.try_clone()?),
-        stderr: theirs.try_clone()?,
-        stdout: theirs,
+    let runner = &handles.runner;
+    let Some(size) = exec.terminal else {
+        let (ours, descriptors) = with_pipes(exec.input)?;
+        let process = runner.start_guest(task, exec, &name, descriptors)?;
+        return Ok((Running(Arc::new(process)), ours));
     };
+    let (process, terminal) = runner.start_guest_on_terminal(task, exec, &name, size)?;
+    let running = Running(Arc::new(process));
     let ours = Ours {
-        stdin: Some(ours.try_clone()?),
-        stdout: ours,
+        stdin: Some(terminal.try_clone()?),
+        stdout: terminal,
         stderr: None,
     };
-    Ok((ours, descriptors))
+    Ok((running, ours))
 }
 
 fn with_pipes(input: bool) -> io::Result<(Ours, Descriptors)> {

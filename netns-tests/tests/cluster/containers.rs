@@ -69,6 +69,7 @@ fn containers_of_a_loaded_image_are_what_they_are_asked_to_be() {
     day::a_service_answers_on_every_node(&cluster);
     inside::programs_have_what_was_asked_for(&cluster);
     inside::exec_ends_as_its_program_does(&cluster);
+    typing::a_terminal_is_one_of_the_container_s_own(&cluster);
     typing::a_password_is_not_shown_and_the_window_s_size_is_told(&cluster);
     process_one::is_weft_s_own_where_it_is_asked_for(&cluster);
     ends::exit_codes_and_output_are_kept(&cluster);

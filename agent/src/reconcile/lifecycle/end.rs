@@ -1,6 +1,7 @@
 //! How a task ended, and what its managers are told of it.
 
 use weft_model::objects::{ContainerStatus, TaskState, TaskStatus};
+use weft_sys::error_text::without_numbers;
 use weft_sys::process::Exit;
 
 /// How a task ended.
@@ -76,13 +77,13 @@ impl End {
             Self::NotStarted(error, code) => (
                 TaskState::Failed,
                 "starting".to_owned(),
-                format!("{error:#}"),
+                without_numbers(&format!("{error:#}")),
                 code,
             ),
             Self::Rejected(error) => (
                 TaskState::Rejected,
                 "rejected".to_owned(),
-                format!("{error:#}"),
+                without_numbers(&format!("{error:#}")),
                 None,
             ),
         };

@@ -1,13 +1,16 @@
 //! Programs beside that of a task, inside of its walls.
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use weft_model::exec::Exec;
 use weft_model::objects::{Runtime, Task};
 use weft_shim::guest::{Descriptors, Guest};
+use weft_shim::launch::LaunchError;
 use weft_shim::spec::Spec;
 use weft_sys::process::Process;
+use weft_sys::terminal::Size;
 
 use super::host::variable;
 use super::{RunError, Runner, find_program};
@@ -25,6 +28,30 @@ impl Runner {
         name: &str,
         descriptors: Descriptors,
     ) -> Result<Process, RunError> {
+        self.begin_guest(task, exec, name, |guest| guest.start(descriptors))
+    }
+
+    /// The same on a terminal of this size, and this side of that.
+    ///
+    /// # Errors
+    /// As of [`Runner::start_guest`]; there are no more terminals.
+    pub(crate) fn start_guest_on_terminal(
+        &self,
+        task: &Task,
+        exec: &Exec,
+        name: &str,
+        size: Size,
+    ) -> Result<(Process, OwnedFd), RunError> {
+        self.begin_guest(task, exec, name, |guest| guest.start_on_terminal(size))
+    }
+
+    fn begin_guest<T>(
+        &self,
+        task: &Task,
+        exec: &Exec,
+        name: &str,
+        start: impl FnOnce(Guest<'_>) -> Result<T, LaunchError>,
+    ) -> Result<T, RunError> {
         let mut spec = match task.spec.runtime {
             Runtime::Host => self.spec_beside(task, exec)?,
             Runtime::Container => self.spec_inside(task, &exec.args)?,
@@ -51,9 +78,8 @@ impl Runner {
             name,
             spec: &spec,
             cwd: &cwd,
-            terminal: exec.terminal.is_some(),
         };
-        Ok(guest.start(descriptors)?)
+        Ok(start(guest)?)
     }
 
     /// A program of the node, with the environment of the task.

@@ -1,4 +1,4 @@
-//! A person at a terminal: `weft exec -it`.
+//! A person at a terminal: `weft exec -it`, and what it says of mistakes.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -99,6 +99,31 @@ impl Drop for Typist {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// As `ssh`, `su` and `screen` want it: it has a name in the container, and is its user's.
+pub(super) fn a_terminal_is_one_of_the_container_s_own(cluster: &Cluster) {
+    create(cluster, "owned", &[], "box:1", &[]);
+    becomes(cluster, "owned", "Running");
+    let script = "tty; stty size; ls -ln $(tty); id -u > /dev/tty";
+    let words = ["exec", "-t", "-u", "app", "owned.1", "sh", "-c", script];
+    let lines = cluster.typed_on("node1", &words, (100, 30));
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    assert_eq!(lines[..2], ["/dev/pts/0", "30 100"]);
+    let fields: Vec<&str> = lines[2].split_whitespace().collect();
+    assert_eq!((fields[0], fields[2]), ("crw--w----", "1000"), "{lines:?}");
+    assert_eq!(lines[3], "1000");
+
+    let said = cluster.weft("node1", &["exec", "owned.1", "nosuch"]);
+    assert_eq!(said.code, 127, "{said:?}");
+    let begins = "OCI runtime exec failed: exec failed: unable to start container process";
+    let why = "exec: \"nosuch\": executable file not found in $PATH: unknown";
+    assert_eq!(said.err, format!("{begins}: {why}\n"));
+    let which = "owned is a service; its tasks: owned.1 on node";
+    let next = ": weft exec owned.1 CMD";
+    let said = cluster.weft("node1", &["exec", "owned", "sh"]);
+    said.refused(&[which, next]);
+    remove(cluster, "owned");
 }
 
 pub(super) fn a_password_is_not_shown_and_the_window_s_size_is_told(cluster: &Cluster) {

@@ -152,15 +152,19 @@ async fn any_manager_has_nodes_asked_for_what_they_alone_have() {
     assert_eq!(unknown.kind, ErrorKind::NotFound);
 
     let task = orders.own.tasks[0].id.clone();
-    let exec = || Talk::Exec {
-        reference: task.to_string(),
+    let exec_in = |reference: &str| Talk::Exec {
+        reference: reference.to_owned(),
         exec: Exec {
             args: vec!["cat".to_owned()],
             ..Exec::default()
         },
     };
+    let exec = || exec_in(task.as_str());
     let early = manager.talk(exec()).await.unwrap_err();
     assert!(early.message.contains("does not run"), "{early}");
+    let none = "web is a service, and none of its tasks runs: `weft service ps web` shows why";
+    let early = manager.talk(exec_in("web")).await.unwrap_err();
+    assert_eq!((early.kind, &*early.message), (ErrorKind::NotFound, none));
     let status = TaskStatus {
         state: TaskState::Running,
         ..TaskStatus::default()
@@ -168,6 +172,17 @@ async fn any_manager_has_nodes_asked_for_what_they_alone_have() {
     worker.session.report(task.clone(), status);
     let runs = |s: &ClusterState| s.tasks[&task].status.state == TaskState::Running;
     state(&manager, runs).await;
+    let slot = orders.own.tasks[0].slot;
+    let which = format!("web is a service; its tasks: web.{slot} on w1: weft exec web.{slot} CMD");
+    for manager in [&manager, &second] {
+        let service = manager.talk(exec_in("web")).await.unwrap_err();
+        assert_eq!(
+            (service.kind, service.message),
+            (ErrorKind::NotFound, which.clone())
+        );
+        let nobody = manager.talk(exec_in("nosuch")).await.unwrap_err();
+        assert_eq!(nobody.message, "no such task: nosuch");
+    }
     for manager in [&manager, &second] {
         let exchange = manager.talk(exec()).await.unwrap();
         exchange.outgoing.send("hello".into()).await.unwrap();
