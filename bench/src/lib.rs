@@ -12,13 +12,16 @@
 //! | `stacks` | deploys, small and large, against what is required | `stacks.rs` |
 //!
 //! A side (`side/`, `mesh/cluster.rs`) is a lab and the ways through it, `load/` and `mesh/crowd.rs`
-//! make the load, `run.rs` keeps what came of it, `pairs.rs` lets the sides take turns, `report.rs` and
-//! `picture.rs` show it. What has no other side is shown by `required.rs`.
+//! make the load, `busy.rs` neighbours that want the same CPUs, `run.rs` keeps what came of it,
+//! `pairs.rs` lets the sides take turns, `report.rs` and `picture.rs` show it. What has no other side
+//! is shown by `required.rs`.
 
 #![forbid(unsafe_code)]
 
 mod args;
 mod builds;
+mod busy;
+mod conditions;
 mod containers;
 mod figures;
 mod load;
@@ -37,6 +40,7 @@ mod side;
 mod stacks;
 mod trial;
 mod usage;
+mod weftd;
 
 use std::process::ExitCode;
 

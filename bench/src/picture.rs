@@ -16,7 +16,7 @@ use crate::setting::Setting;
 const WIDTH: u32 = 1100;
 
 /// Height of the title, and of what stands below it.
-const TITLE: u32 = 84;
+const TITLE: u32 = 102;
 
 /// Height of a test with its two bars.
 const ROW: u32 = 46;
@@ -105,8 +105,14 @@ fn style(size: i32) -> TextStyle<'static> {
 
 fn title(area: &Area<'_>, setting: &Setting) -> Result<(), Box<dyn std::error::Error>> {
     area.draw(&Text::new(setting.bench.to_owned(), (20, 14), style(24)))?;
-    for (y, line) in [(46, &setting.machine), (64, &setting.runs)] {
-        area.draw(&Text::new(line.clone(), (20, y), style(13)))?;
+    for (y, line) in [
+        (46, &setting.machine),
+        (64, &setting.runs),
+        (82, &setting.conditions),
+    ] {
+        if !line.is_empty() {
+            area.draw(&Text::new(line.clone(), (20, y), style(13)))?;
+        }
     }
     Ok(())
 }
@@ -127,8 +133,8 @@ fn bars(
     let room = f64::from(WIDTH.cast_signed() - LEFT - RIGHT);
     for (row, test) in (0i32..).zip(tests) {
         let top = HEAD.cast_signed() + row * ROW.cast_signed();
-        area.draw(&Text::new(test.name.clone(), (20, top + 12), style(15)))?;
-        let sides = [("weft", WEFT), (test.against, OTHER)];
+        area.draw(&Text::new(test.title(), (20, top + 12), style(15)))?;
+        let sides = [(test.side, WEFT), (test.against, OTHER)];
         for (index, (value, (side, color))) in (0i32..).zip(both(test).into_iter().zip(sides)) {
             let y = top + index * 19;
             let length = (value / most * room).max(1.0) as i32;
@@ -165,7 +171,7 @@ fn times(area: &Area<'_>, test: &Test) -> Result<(), Box<dyn std::error::Error>>
     let range = limits(both.iter().flat_map(|side| &side[..shares.len()]));
     let mut chart = ChartBuilder::on(area)
         .caption(
-            format!("{}: time of a round trip, µs", test.name),
+            format!("{}: time of a round trip, µs", test.title()),
             (FONT, 20).into_font().color(&INK),
         )
         .margin(14)
@@ -182,7 +188,7 @@ fn times(area: &Area<'_>, test: &Test) -> Result<(), Box<dyn std::error::Error>>
         .label_style((FONT, 13).into_font().color(&INK))
         .x_desc("share of the round trips that took no longer")
         .draw()?;
-    for (side, (name, color)) in both.iter().zip([("weft", WEFT), (test.against, OTHER)]) {
+    for (side, (name, color)) in both.iter().zip([(test.side, WEFT), (test.against, OTHER)]) {
         let points = shares.iter().zip(side).map(|(q, time)| (place(*q), *time));
         chart
             .draw_series(LineSeries::new(points, color.stroke_width(3)))?
@@ -220,7 +226,10 @@ fn percent(place: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use weft_lab::Bed;
+
     use super::*;
+    use crate::conditions::{Conditions, FastPath};
     use crate::measure::Work;
 
     #[test]
@@ -247,7 +256,11 @@ mod tests {
         let trips = Work::RoundTrips { concurrent: 1 };
         let mut tests = [
             Test::new("one stream", Work::streams(1, "bbr").meaning(), "kernel"),
-            Test::new("trips", trips.meaning(), "kernel"),
+            Test::new("trips", trips.meaning(), "kernel").under(Conditions {
+                bed: Bed::Nic,
+                busy_loops: 2,
+                fast_path: FastPath::Auto,
+            }),
         ];
         tests[0].weft = vec![Run {
             rate: 8e9,
@@ -263,6 +276,7 @@ mod tests {
             bench: "weft bench overlay",
             machine: "EPYC, 2 CPUs, Linux 6.18.2".to_owned(),
             runs: "weft 0.1.0, medians of 5 alternating pairs of 2 s, 2026-01-02".to_owned(),
+            conditions: "Bed nic; beside 2 busy loops".to_owned(),
         };
         let text = svg(&tests, &setting).unwrap();
         assert!(text.starts_with("<svg"), "{text}");
@@ -271,10 +285,11 @@ mod tests {
             "EPYC, 2 CPUs, Linux 6.18.2",
             "weft 0.1.0, medians of 5 alternating pairs of 2 s, 2026-01-02",
             "one stream",
-            "trips",
+            "trips, fast path (nic)",
+            "Bed nic; beside 2 busy loops",
             "8.00 weft",
             "12.50 kernel",
-            "40000 weft",
+            "40000 fast path",
             "99.9%",
             "time of a round trip",
         ] {

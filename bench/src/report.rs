@@ -10,6 +10,7 @@ use crate::run::{Carrier, Run};
 /// Headings of all fields that a table shows.
 const HEADINGS: &[(&str, &str)] = &[
     ("Test", "TEST"),
+    ("Bed", "BED"),
     ("Unit", "UNIT"),
     ("Weft", "WEFT"),
     ("Other", "OTHER"),
@@ -37,6 +38,10 @@ const HEADINGS: &[(&str, &str)] = &[
 /// The first table.
 const RESULTS: &str = "{{.Test}}\t{{.Unit}}\t{{.Weft}}\t{{.Other}}\t{{.Against}}\t{{.Ratio}}";
 
+/// The same where the bench has a choice of beds.
+const ON_BEDS: &str =
+    "{{.Test}}\t{{.Bed}}\t{{.Unit}}\t{{.Weft}}\t{{.Other}}\t{{.Against}}\t{{.Ratio}}";
+
 /// The same where a difference of a few percent matters.
 const PAIRED: &str = "{{.Test}}\t{{.Unit}}\t{{.Weft}}\t{{.Other}}\t{{.PairRatio}}\t{{.Interval}}";
 
@@ -52,10 +57,11 @@ pub(crate) struct Costs {
 
 /// Between two nodes.
 pub(crate) const OVERLAY: Costs = Costs {
-    results: RESULTS,
-    template: "table {{.Test}}\t{{.Per}}\t{{.AgentCPUs}}\t{{.AgentPer}}\t{{.MachinePer}}\t{{.OtherMachinePer}}\t{{.GeneratorPer}}\t{{.OtherGeneratorPer}}\t{{.SwitchesPer}}\t{{.AgentMB}}",
+    results: ON_BEDS,
+    template: "table {{.Test}}\t{{.Bed}}\t{{.Per}}\t{{.AgentCPUs}}\t{{.AgentPer}}\t{{.MachinePer}}\t{{.OtherMachinePer}}\t{{.GeneratorPer}}\t{{.OtherGeneratorPer}}\t{{.SwitchesPer}}\t{{.AgentMB}}",
     legend: "\
-CPU seconds and context switches for each PER. AGENT: both weftd. MACHINE: everything, on both sides.
+CPU seconds and context switches for each PER. AGENT: both weftd. MACHINE: everything but busy loops,
+on both sides.
 GENERATOR: this process, which makes the load and takes it in; where the kernel is the data plane,
 its work for a packet is done in the sender's name and counts there. AGENT MB: the bigger weftd, in RAM.
 ",
@@ -122,7 +128,7 @@ fn results(tests: &[Test], table: &'static str) -> Listing {
             more("  p99", "µs", |run| latency(run, P99));
             more("  p99.9", "µs", |run| latency(run, P99_9));
         }
-        if unit == "1/s" && loses(test) {
+        if (unit == "1/s" || has_latency(test)) && loses(test) {
             more("  lost", "%", |run| run.lost * 100.0);
         }
         let figures = test.weft.first().map(|run| run.more.as_slice());
@@ -165,8 +171,9 @@ fn row(test: &Test, name: &str, unit: &str, value: impl Fn(&Run) -> f64) -> Valu
         .filter(|ratio| ratio.is_finite())
         .collect();
     let paired = median(&ratios);
-    json!({
+    let mut row = json!({
         "Test": name,
+        "Side": test.side,
         "Unit": unit,
         "Weft": shown(weft, unit),
         "Other": shown(other, unit),
@@ -178,7 +185,18 @@ fn row(test: &Test, name: &str, unit: &str, value: impl Fn(&Run) -> f64) -> Valu
             .map_or(String::new(), |[low, high]| format!("{low:.3}-{high:.3}")),
         "WeftRuns": all(&test.weft),
         "OtherRuns": all(&test.other),
-    })
+    });
+    put_conditions(&mut row, test);
+    row
+}
+
+/// What a row has where the bench has a choice of them.
+fn put_conditions(row: &mut Value, test: &Test) {
+    if let Some(conditions) = test.conditions {
+        row["Bed"] = json!(conditions.bed.name());
+        row["BusyLoops"] = json!(conditions.busy_loops);
+        row["FastPath"] = json!(conditions.fast_path.name());
+    }
 }
 
 fn costs(tests: &[Test], second: Costs) -> anyhow::Result<String> {
@@ -215,6 +233,7 @@ fn costs_of(test: &Test) -> Value {
         "SwitchesPer": cost(&test.weft, |run| run.usage.switches, 0),
         "AgentMB": format!("{:.1}", median_of(&test.weft, |run| run.resident) / 1e6),
     });
+    put_conditions(&mut row, test);
     if test.meaning.carrier == Carrier::Balancer {
         let mb = |runs: &[Run]| format!("{:.1}", median_of(runs, |run| run.resident) / 1e6);
         row["Against"] = json!(test.against);

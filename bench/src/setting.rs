@@ -15,6 +15,8 @@ pub(crate) struct Setting {
     pub(crate) machine: String,
     /// Version of weft, pairs, seconds of each measurement, and when it was.
     pub(crate) runs: String,
+    /// What else was chosen; empty where there is no choice.
+    pub(crate) conditions: String,
 }
 
 impl Setting {
@@ -29,7 +31,13 @@ impl Setting {
                 &read("/proc/sys/kernel/osrelease"),
             ),
             runs: runs(pace, Timestamp::now()),
+            conditions: String::new(),
         }
+    }
+
+    /// The same under such conditions.
+    pub(crate) fn under(self, conditions: String) -> Self {
+        Self { conditions, ..self }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 /// Ticks per second in `/proc` (`USER_HZ`): 100 on every Linux that Rust's standard library runs on.
 const USER_HZ: f64 = 100.0;
@@ -59,6 +59,19 @@ impl Usage {
     pub(crate) fn generator(&self) -> f64 {
         self.generator_user + self.generator_system
     }
+}
+
+/// CPU seconds that a child of this process has used so far, while it runs.
+pub(crate) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("process {pid} ended"))?;
+    // One that nobody waited for yet is there still, as a zombie.
+    let state = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.chars().next());
+    ensure!(!matches!(state, Some('Z' | 'X')), "process {pid} ended");
+    let (user, system) = process_ticks(&pid.to_string())?;
+    Ok((user + system) as f64 / USER_HZ)
 }
 
 /// User and system time of the process and of children that it waited for (fields 14 to 17 of
@@ -238,5 +251,7 @@ mod tests {
         assert_eq!(resident_bytes(&[]).unwrap(), 0);
         assert!(resident_sum(&[pid, pid]).unwrap() > 200_000);
         assert!(Usage::now(&[u32::MAX]).is_err());
+        assert!(cpu_seconds(pid).unwrap() >= 0.0);
+        assert!(cpu_seconds(u32::MAX).is_err());
     }
 }

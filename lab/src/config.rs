@@ -7,6 +7,8 @@ use anyhow::{Context, bail};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+use crate::bed::Bed;
+
 /// Name of the machine that is not part of the cluster.
 pub const OUTSIDE: &str = "outside";
 
@@ -83,6 +85,9 @@ pub struct LabConfig {
     pub insecure_registries: Vec<String>,
     /// MTU of the underlay in bytes.
     pub mtu: u32,
+    /// What the cables of the underlay offload.
+    #[serde(default)]
+    pub bed: Bed,
     /// What runs on the machine outside: arguments for `program`; nothing when empty.
     pub outside_args: Vec<String>,
     /// Everything dies with the *thread* that made the lab, however it ends. Without it the lab
@@ -91,7 +96,8 @@ pub struct LabConfig {
 }
 
 impl LabConfig {
-    /// Three nodes, 10.77.0.0/24, MTU 1500, run by this very program, dying with this thread.
+    /// Three nodes, 10.77.0.0/24, MTU 1500, on cables as the kernel makes them, run by this very
+    /// program, dying with this thread.
     ///
     /// # Errors
     /// The path of this program is unknown.
@@ -110,6 +116,7 @@ impl LabConfig {
             shares_images: true,
             insecure_registries: Vec::new(),
             mtu: 1500,
+            bed: Bed::Veth,
             outside_args: Vec::new(),
             dies_with_parent: true,
         })

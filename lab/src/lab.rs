@@ -257,7 +257,7 @@ impl Lab {
             &self.netns(node, Some(netns))?,
             &name,
             addr,
-            mtu,
+            (mtu, self.state.config.bed),
         )
     }
 

@@ -19,6 +19,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bed;
 mod birth;
 mod config;
 mod crowd;
@@ -45,6 +46,7 @@ pub mod tools;
 mod typed;
 mod wiring;
 
+pub use bed::Bed;
 pub use config::{FAR_ADDRESS, FAR_ADDRESS_V6, LabConfig, OUTSIDE, SWITCH, default_dir};
 pub use crowd::{Crowd, Failure};
 pub use lab::Lab;

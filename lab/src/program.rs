@@ -14,7 +14,7 @@ use crate::enter::{EnterSpec, run_enter, run_netns};
 use crate::init::run_init;
 use crate::node::run_node;
 use crate::output::complain;
-use crate::tools::{dns, get, http, ping, replica};
+use crate::tools::{dns, get, http, ping, replica, spin};
 
 /// Its first word, and what it takes.
 #[derive(Debug, Parser)]
@@ -48,6 +48,8 @@ enum Program {
     DemoPing(ping::PingArgs),
     /// The server behind the published port of `weft bench mesh`
     BenchReplica(replica::ReplicaArgs),
+    /// Loops that use CPUs until their standard input ends
+    BenchSpin(spin::SpinArgs),
 }
 
 /// Whether this process was started by a lab, or inside one, as one of its programs.
@@ -97,6 +99,7 @@ fn run(program: Program) -> anyhow::Result<ExitCode> {
         Program::DemoGet(args) => get::run(&args, &mut out)?,
         Program::DemoPing(args) => ping::run(&args, &mut out)?,
         Program::BenchReplica(args) => block_on(replica::serve(args))?,
+        Program::BenchSpin(args) => spin::run(&args, &mut io::stdin().lock())?,
     };
     out.flush()?;
     Ok(code)
@@ -126,6 +129,7 @@ mod tests {
             "lab-enter",
             "lab-netns",
             "demo-http",
+            "bench-spin",
         ] {
             assert!(Program::has_subcommand(word), "{word}");
         }

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use weft_sys::netlink::{MAIN_TABLE, Netlink, Route, Veth};
 use weft_sys::netns::Netns;
 
+use crate::bed::{Bed, End};
 use crate::config::{LabConfig, OUTSIDE};
 
 /// Name of the bridge.
@@ -40,7 +41,7 @@ pub(crate) fn plug_in_more(
     machine: &Netns,
     name: &str,
     addr: IpNet,
-    mtu: u32,
+    (mtu, bed): (u32, Bed),
 ) -> anyhow::Result<()> {
     let mut bridge = Netlink::open_in(switch)?;
     bridge
@@ -58,7 +59,8 @@ pub(crate) fn plug_in_more(
     inside.set_up("lo", true)?;
     inside.add_address(SECOND_UPLINK, addr)?;
     inside.set_up(SECOND_UPLINK, true)?;
-    Ok(())
+    bed.make(switch, name, End::Switch)?;
+    bed.make(machine, SECOND_UPLINK, End::Machine)
 }
 
 /// Takes the cable of a machine that is off out of the switch. The kernel does so itself, and takes
@@ -109,5 +111,6 @@ pub(crate) fn plug_in(
             onlink: false,
         })?;
     }
-    Ok(())
+    config.bed.make(switch, name, End::Switch)?;
+    config.bed.make(machine, UPLINK, End::Machine)
 }

@@ -12,13 +12,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use weft_lab::{Lab, LabConfig};
+use weft_lab::{Bed, Lab, LabConfig, OUTSIDE, SWITCH};
+use weft_sys::offload::has_feature;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 9] = [
+const TESTS: [Test; 11] = [
     (
         "machines_reach_each_other_and_nobody_else",
         machines_reach_each_other_and_nobody_else,
@@ -42,6 +43,11 @@ const TESTS: [Test; 9] = [
     (
         "control_groups_are_seen_on_machines_and_images_shared",
         control_groups_are_seen_on_machines_and_images_shared,
+    ),
+    ("cables_are_those_of_the_bed", cables_are_those_of_the_bed),
+    (
+        "busy_loops_use_cpus_and_end_with_their_input",
+        busy_loops_use_cpus_and_end_with_their_input,
     ),
     ("a_lab_dies_with_its_maker", a_lab_dies_with_its_maker),
     (
@@ -401,6 +407,57 @@ fn control_groups_are_seen_on_machines_and_images_shared() {
     }
     drop(lab);
     assert!(!dir.path().join("lab").exists());
+}
+
+fn cables_are_those_of_the_bed() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = LabConfig {
+        bed: Bed::Nic,
+        ..config(&dir, 1)
+    };
+    let mut lab = Lab::create(&config).unwrap();
+    lab.wait_ready(LIMIT).unwrap();
+    let check = |lab: &Lab, when: &str| {
+        for (machine, device, merges) in [
+            ("node1", "eth0", true),
+            (OUTSIDE, "eth0", true),
+            (SWITCH, "node1", false),
+        ] {
+            let netns = lab.netns(machine, None).unwrap();
+            let has = |feature: &str| {
+                let asked = netns.run_in(|| has_feature(device, feature));
+                asked.unwrap().unwrap()
+            };
+            let what = format!("{device} of {machine} {when}");
+            assert!(!has("tx-tcp-segmentation"), "{what}");
+            assert!(!has("tx-udp_tnl-segmentation"), "{what}");
+            assert!(has("tx-udp-segmentation"), "{what}");
+            assert_eq!(has("rx-gro"), merges, "{what}");
+        }
+    };
+    check(&lab, "as it was made");
+    lab.stop_node("node1").unwrap();
+    lab.start_node("node1").unwrap();
+    check(&lab, "after it was off");
+    lab.down().unwrap();
+}
+
+fn busy_loops_use_cpus_and_end_with_their_input() {
+    let mut spinning = Command::new(std::env::current_exe().unwrap())
+        .args(["bench-spin", "2"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stat = format!("/proc/{}/stat", spinning.id());
+    until("the loops used a tenth of a second", || {
+        let text = std::fs::read_to_string(&stat).unwrap();
+        let (_, fields) = text.rsplit_once(") ").unwrap();
+        // User time in hundredths of a second: field 14 of proc_pid_stat(5).
+        let user = fields.split(' ').nth(11).unwrap();
+        user.parse::<u64>().unwrap() >= 10
+    });
+    drop(spinning.stdin.take());
+    assert!(spinning.wait().unwrap().success());
 }
 
 /// Makes a lab and waits to be killed.

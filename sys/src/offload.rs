@@ -50,10 +50,29 @@ const TUNNEL_SEGMENTATION: &str = "tx-udp_tnl-segmentation";
 /// # Errors
 /// No such interface (`ENODEV`).
 pub fn segments_tunnels(name: &str) -> io::Result<bool> {
+    has_feature(name, TUNNEL_SEGMENTATION)
+}
+
+/// Switches that, as `ethtool -K NAME tx-udp_tnl-segmentation on|off` does.
+///
+/// # Errors
+/// No such interface (`ENODEV`), no permission, a kernel or driver that cannot (`EOPNOTSUPP`).
+pub fn set_segments_tunnels(name: &str, on: bool) -> io::Result<()> {
+    set_features(name, &[(TUNNEL_SEGMENTATION, on)])
+}
+
+/// Whether a feature of an interface of the calling thread's namespace is in force, by the kernel's
+/// name for it (`tx-udp-segmentation`, `rx-gro`). One that the kernel does not know is not.
+///
+/// # Errors
+/// No such interface (`ENODEV`).
+pub fn has_feature(name: &str, feature: &str) -> io::Result<bool> {
     let (socket, name) = (control_socket()?, IfName::new(name)?);
-    let Some((bit, blocks)) = feature(&socket, name, TUNNEL_SEGMENTATION)? else {
+    let known = features(&socket, name)?;
+    let Some(bit) = known.iter().position(|known| known == feature) else {
         return Ok(false);
     };
+    let blocks = known.len().div_ceil(32);
     // struct ethtool_gfeatures: command, number of blocks, blocks.
     let mut words = vec![0; 2 + GET_BLOCK * blocks];
     words[..2].copy_from_slice(&[ETHTOOL_GFEATURES, blocks as u32]);
@@ -62,26 +81,36 @@ pub fn segments_tunnels(name: &str) -> io::Result<bool> {
     Ok(active & (1 << (bit % 32)) != 0)
 }
 
-/// Switches that, as `ethtool -K NAME tx-udp_tnl-segmentation on|off` does.
+/// Switches features of an interface of the calling thread's namespace, all at once. The driver may
+/// keep one as it was without a word: [`has_feature`] tells.
 ///
 /// # Errors
-/// No such interface (`ENODEV`), no permission, a kernel or driver that cannot (`EOPNOTSUPP`).
-pub fn set_segments_tunnels(name: &str, on: bool) -> io::Result<()> {
+/// No such interface (`ENODEV`), no permission, one to be switched on that the kernel does not know
+/// (nothing was changed then).
+pub fn set_features(name: &str, wanted: &[(&str, bool)]) -> io::Result<()> {
     let (socket, name) = (control_socket()?, IfName::new(name)?);
-    let Some((bit, blocks)) = feature(&socket, name, TUNNEL_SEGMENTATION)? else {
-        return Err(io::ErrorKind::Unsupported.into());
-    };
+    let known = features(&socket, name)?;
+    let blocks = known.len().div_ceil(32);
     // struct ethtool_sfeatures; a block is the mask of valid bits and the bits wanted.
     let mut words = vec![0; 2 + SET_BLOCK * blocks];
     words[..2].copy_from_slice(&[ETHTOOL_SFEATURES, blocks as u32]);
-    let block = 2 + SET_BLOCK * (bit / 32);
-    words[block] = 1 << (bit % 32);
-    words[block + 1] = u32::from(on) << (bit % 32);
+    for (feature, on) in wanted {
+        match known.iter().position(|known| known == feature) {
+            Some(bit) => {
+                let block = 2 + SET_BLOCK * (bit / 32);
+                words[block] |= 1 << (bit % 32);
+                words[block + 1] |= u32::from(*on) << (bit % 32);
+            }
+            None if *on => return Err(io::ErrorKind::Unsupported.into()),
+            // What there is not is off.
+            None => {}
+        }
+    }
     with_ethtool_words(&socket, name, &mut words)
 }
 
-/// The bit of a feature, and how many blocks of 32 bits all of them take.
-fn feature(socket: &OwnedFd, name: IfName, wanted: &str) -> io::Result<Option<(usize, usize)>> {
+/// Names of all features, in the order of their bits.
+fn features(socket: &OwnedFd, name: IfName) -> io::Result<Vec<String>> {
     // struct ethtool_sset_info: command, reserved, mask of sets in two words, length of the set.
     let mut info = [ETHTOOL_GSSET_INFO, 0, 1 << ETH_SS_FEATURES, 0, 0];
     with_ethtool_words(socket, name, &mut info)?;
@@ -92,11 +121,11 @@ fn feature(socket: &OwnedFd, name: IfName, wanted: &str) -> io::Result<Option<(u
     words[..3].copy_from_slice(&[ETHTOOL_GSTRINGS, ETH_SS_FEATURES, count as u32]);
     with_ethtool_words(socket, name, &mut words)?;
     let text: Vec<u8> = words[3..].iter().flat_map(|w| w.to_ne_bytes()).collect();
-    let bit = text.chunks_exact(ETH_GSTRING_LEN).position(|field| {
+    let names = text.chunks_exact(ETH_GSTRING_LEN).map(|field| {
         let end = field.iter().position(|b| *b == 0).unwrap_or(field.len());
-        &field[..end] == wanted.as_bytes()
+        String::from_utf8_lossy(&field[..end]).into_owned()
     });
-    Ok(bit.map(|bit| (bit, count.div_ceil(32))))
+    Ok(names.collect())
 }
 
 impl Offloads {
@@ -185,6 +214,32 @@ mod tests {
                 }
                 segments_tunnels("nosuch").unwrap_err();
                 set_segments_tunnels("nosuch", true).unwrap_err();
+            })
+            .unwrap();
+    }
+
+    #[test]
+    fn features_are_switched_by_their_names() {
+        cable()
+            .run_in(|| {
+                let has = |feature| has_feature("a", feature).unwrap();
+                for on in [false, true] {
+                    let wanted = [
+                        ("tx-udp-segmentation", on),
+                        ("rx-gro", !on),
+                        ("no-such-feature", false),
+                    ];
+                    set_features("a", &wanted).unwrap();
+                    for (feature, on) in wanted {
+                        assert_eq!(has(feature), on, "{feature}");
+                    }
+                    assert!(has("tx-tcp-segmentation"), "nobody asked for that");
+                }
+                let unknown = [("tx-udp-segmentation", false), ("no-such-feature", true)];
+                let refused = set_features("a", &unknown).unwrap_err();
+                assert_eq!(refused.kind(), io::ErrorKind::Unsupported);
+                assert!(has("tx-udp-segmentation"), "nothing was changed");
+                set_features("nosuch", &[]).unwrap_err();
             })
             .unwrap();
     }

@@ -12,7 +12,7 @@ pub(crate) use builds::{BenchBuildsArgs, BuildsTest};
 pub(crate) use containers::{BenchContainersArgs, ContainersTest};
 pub(crate) use managers::{BenchManagersArgs, ManagersTest};
 pub(crate) use mesh::{BenchMeshArgs, FrontChoice, MeshTest};
-pub(crate) use overlay::{BenchOverlayArgs, BenchTest};
+pub(crate) use overlay::{BedChoice, BenchOverlayArgs, BenchTest, FastPathChoice};
 pub(crate) use services::{BenchServicesArgs, ServicesTest};
 pub(crate) use stacks::{BenchStacksArgs, StacksTest};
 

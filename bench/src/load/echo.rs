@@ -26,8 +26,17 @@ pub(crate) struct Exchanged {
 
 /// Sends 64 bytes and waits for them to come back, again and again, for that long.
 pub(crate) fn exchange(way: &Way<'_>, length: Duration) -> anyhow::Result<Exchanged> {
+    exchange_every(way, Duration::ZERO, length)
+}
+
+/// The same with a request no sooner than that long after the one before.
+pub(crate) fn exchange_every(
+    way: &Way<'_>,
+    period: Duration,
+    length: Duration,
+) -> anyhow::Result<Exchanged> {
     with_echo(way, 1, |clients| match clients {
-        [client] => ask(client, length),
+        [client] => ask(client, period, length),
         _ => anyhow::bail!("one socket was asked for"),
     })
 }
@@ -60,7 +69,7 @@ fn with_echo(
     })
 }
 
-fn ask(client: &UdpSocket, length: Duration) -> anyhow::Result<Exchanged> {
+fn ask(client: &UdpSocket, period: Duration, length: Duration) -> anyhow::Result<Exchanged> {
     client.set_read_timeout(Some(LOST))?;
     let mut exchanged = Exchanged {
         times: Vec::with_capacity(1 << 20),
@@ -90,6 +99,9 @@ fn ask(client: &UdpSocket, length: Duration) -> anyhow::Result<Exchanged> {
                 }
                 Err(e) => return Err(e).context("no answer to a datagram"),
             }
+        }
+        if let Some(early) = period.checked_sub(sent.elapsed()) {
+            std::thread::sleep(early);
         }
     }
     exchanged.took = begun.elapsed();

@@ -5,15 +5,17 @@ mod flood;
 mod flows;
 mod garbage;
 mod iperf3;
+mod kept;
 mod stream;
 mod tasks;
 
-pub(crate) use echo::{Exchanged, exchange, exchange_many};
+pub(crate) use echo::{Exchanged, exchange, exchange_every, exchange_many};
 pub(crate) use flood::flood;
 pub(crate) use flows::Crowd;
 pub(crate) use garbage::Garbage;
 pub(crate) use iperf3::{iperf3, is_installed as has_iperf3};
-pub(crate) use stream::{Streamed, streams};
+pub(crate) use kept::exchange_kept;
+pub(crate) use stream::{Streamed, paced, streams};
 pub(crate) use tasks::ask_tasks;
 
 use std::io;

@@ -29,6 +29,25 @@ pub(crate) fn streams(
     count: usize,
     length: Duration,
 ) -> anyhow::Result<Streamed> {
+    all(way, (control, count), None, length)
+}
+
+/// Sends one TCP stream at no more than that rate.
+pub(crate) fn paced(
+    way: &Way<'_>,
+    control: &str,
+    bits_per_second: u64,
+    length: Duration,
+) -> anyhow::Result<Streamed> {
+    all(way, (control, 1), Some(bits_per_second), length)
+}
+
+fn all(
+    way: &Way<'_>,
+    (control, count): (&str, usize),
+    bits_per_second: Option<u64>,
+    length: Duration,
+) -> anyhow::Result<Streamed> {
     let connections = way.connections(count, Some(control))?;
     let begun = Instant::now();
     let deadline = begun + length;
@@ -37,7 +56,7 @@ pub(crate) fn streams(
             .into_iter()
             .map(|(client, server)| {
                 let receiver = scope.spawn(move || receive(&server));
-                let sender = scope.spawn(move || send(&client, deadline));
+                let sender = scope.spawn(move || send(&client, bits_per_second, deadline));
                 (sender, receiver)
             })
             .collect();
@@ -60,14 +79,28 @@ pub(crate) fn streams(
     })
 }
 
-fn send(mut socket: &Socket, deadline: Instant) -> anyhow::Result<u64> {
+fn send(
+    mut socket: &Socket,
+    bits_per_second: Option<u64>,
+    deadline: Instant,
+) -> anyhow::Result<u64> {
     let chunk = vec![0x5a; CHUNK];
-    let mut sent = 0;
+    let (begun, mut sent) = (Instant::now(), 0);
     while Instant::now() < deadline {
         sent += socket.write(&chunk).context("the stream stands still")? as u64;
+        if let Some(rate) = bits_per_second {
+            // Not beyond the end: the slowest rate is no longer than any other.
+            let next = (begun + takes(sent, rate)).min(deadline);
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        }
     }
     socket.shutdown(Shutdown::Write)?;
     Ok(sent)
+}
+
+/// How long so many bytes take at a rate.
+fn takes(bytes: u64, bits_per_second: u64) -> Duration {
+    Duration::from_secs_f64(bytes as f64 * 8.0 / bits_per_second.max(1) as f64)
 }
 
 fn receive(mut socket: &Socket) -> anyhow::Result<u64> {
@@ -80,5 +113,18 @@ fn receive(mut socket: &Socket) -> anyhow::Result<u64> {
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) => return Err(e).context("the stream broke"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_in_bits_of_data() {
+        assert_eq!(takes(250_000_000, 2_000_000_000), Duration::from_secs(1));
+        assert_eq!(takes(0, 2_000_000_000), Duration::ZERO);
+        // No rate at all is the slowest one.
+        assert_eq!(takes(1, 0), Duration::from_secs(8));
     }
 }

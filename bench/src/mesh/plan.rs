@@ -1,11 +1,9 @@
 //! Which tests to run, on which front ends.
 
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
-
-use anyhow::{Context, bail};
+use anyhow::bail;
 
 use crate::args::{FrontChoice, MeshTest};
+use crate::weftd;
 
 /// Front ends that weftd has or may have, the better one first.
 const FRONTS: [&str; 2] = ["frame", "socket"];
@@ -23,14 +21,7 @@ pub(super) fn has(only: &[MeshTest], test: MeshTest) -> bool {
 
 /// Front ends to measure.
 pub(super) fn fronts(choice: FrontChoice) -> anyhow::Result<Vec<&'static str>> {
-    let program = std::env::current_exe().context("cannot find the path of this program")?;
-    let output = Command::new(program)
-        .arg0("weftd")
-        .arg("--help")
-        .stdin(Stdio::null())
-        .output()
-        .context("cannot ask weftd for its options")?;
-    chosen(choice, &String::from_utf8_lossy(&output.stdout))
+    chosen(choice, &weftd::help()?)
 }
 
 fn chosen(choice: FrontChoice, help: &str) -> anyhow::Result<Vec<&'static str>> {

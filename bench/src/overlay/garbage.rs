@@ -8,7 +8,6 @@ use crate::load::Garbage;
 use crate::measure::Work;
 use crate::pairs::Test;
 use crate::side::{Dropped, WeftSide};
-use crate::trial::Trial;
 
 /// What waits in the receiver's socket is counted a moment after it was sent.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -19,11 +18,12 @@ impl Bench {
         if !self.plan.has(BenchTest::Flood) {
             return Ok(None);
         }
-        let side = WeftSide::create(&self.lab("flood"), &self.stop)?;
+        let lab = self.weft_lab("flood", self.plan.first_fast_path())?;
+        let side = WeftSide::create(lab, &self.stop)?;
         let garbage = side.garbage()?;
         let before = side.dropped()?;
         let control = self.plan.first_control();
-        let trial = Trial::new(
+        let trial = self.trial(
             format!("TCP under a flood, {control}"),
             Work::streams(1, control),
             "no flood",

@@ -11,7 +11,6 @@ use crate::load::Crowd;
 use crate::measure::Work;
 use crate::pairs::Test;
 use crate::side::WeftSide;
-use crate::trial::Trial;
 
 /// Numbers of endpoints on the client's node.
 const ENDPOINTS: [usize; 2] = [100, 1000];
@@ -32,14 +31,18 @@ impl Bench {
         if !self.plan.has(endpoints) && !self.plan.has(flows) {
             return Ok(());
         }
-        let one = WeftSide::create(&self.lab("one"), &self.stop)?;
+        let side = |name| {
+            let lab = self.weft_lab(name, self.plan.first_fast_path())?;
+            WeftSide::create(lab, &self.stop)
+        };
+        let one = side("one")?;
         if self.plan.has(flows) {
-            let many = WeftSide::create(&self.lab("flows"), &self.stop)?;
+            let many = side("flows")?;
             self.flows(tests, &many, &one)?;
             many.down()?;
         }
         if self.plan.has(endpoints) {
-            let many = WeftSide::create(&self.lab("endpoints"), &self.stop)?;
+            let many = side("endpoints")?;
             for count in ENDPOINTS {
                 let begun = Instant::now();
                 many.fill(count, &self.stop)?;
@@ -66,8 +69,9 @@ impl Bench {
             ("TCP", Work::streams(1, control)),
             ("UDP 64 B", Work::Datagrams { payload: 64 }),
         ] {
-            let trial = Trial::new(format!("{count} endpoints, {name}"), work, "1 endpoint");
-            self.measure(tests, trial, (&many.way(), &one.way()))?;
+            let trial = self.trial(format!("{count} endpoints, {name}"), work, "1 endpoint");
+            let many = [(self.plan.first_fast_path(), many.way())];
+            self.measure(tests, trial, &many, &one.way())?;
         }
         Ok(())
     }
@@ -102,7 +106,7 @@ impl Bench {
                 Work::RoundTrips { concurrent: 1 },
             ),
         ] {
-            let trial = Trial::new(format!("{FLOWS} flows, {name}"), work, "1 flow");
+            let trial = self.trial(format!("{FLOWS} flows, {name}"), work, "1 flow");
             // Datagram flows are forgotten when they are idle, so they are used before each run.
             let again = || crowd.send(&ours);
             tests.push(trial.run(self.pace, (&ours, &theirs), &self.stop, again)?);

@@ -1,6 +1,7 @@
 //! `weft bench overlay`: TCP and UDP between two nodes, over weft and over what Docker Swarm uses
 //! (veth, bridge and vxlan of the kernel), on labs of the same make.
 
+mod between;
 mod garbage;
 mod many;
 mod plan;
@@ -9,10 +10,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use weft_cli::{Printer, complain};
-use weft_lab::Stop;
+use weft_lab::{Bed, LabConfig, Stop};
 
 use crate::args::{BenchOverlayArgs, BenchTest};
-use crate::load::{self, Way};
+use crate::busy::BusyLoops;
+use crate::conditions::{Conditions, FastPath};
+use crate::load::Way;
 use crate::measure::Work;
 use crate::pairs::{Pace, Test};
 use crate::setting::Setting;
@@ -21,40 +24,49 @@ use crate::trial::Trial;
 use crate::{picture, report};
 use plan::Plan;
 
-/// Bytes of data in the datagrams that are sent as fast as possible.
-const PAYLOADS: [usize; 3] = [64, 512, 1400];
+/// Ways through weft that are compared with the same other one.
+type Sides<'a> = [(FastPath, Way<'a>)];
 
 pub(crate) fn run(args: &BenchOverlayArgs, out: &mut Printer) -> anyhow::Result<ExitCode> {
     let plan = Plan::new(args)?;
     weft_lab::gain_privileges()?;
-    let bench = Bench {
+    let mut bench = Bench {
         pace: Pace {
             pairs: args.pairs,
             length: Duration::from_secs(u64::from(args.seconds)),
         },
         stop: Stop::on_signals()?,
+        busy: BusyLoops::start(args.beside)?,
+        bed: Bed::default(),
         name: args.name.clone(),
         plan,
     };
     complain("building a lab of each kind, and warming up; a line comes with each pair");
-    let mut tests = Vec::new();
-    bench.against_kernel(&mut tests)?;
-    bench.against_ovs(&mut tests)?;
-    bench.many(&mut tests)?;
-    let flood = bench.flood(&mut tests)?;
+    let (mut tests, mut floods) = (Vec::new(), Vec::new());
+    for bed in bench.plan.beds() {
+        bench.bed = *bed;
+        bench.on_bed(&mut tests, &mut floods)?;
+    }
+    let conditions = bench.plan.conditions();
     if let Some(file) = &args.svg {
         let setting = Setting::of_now("weft bench overlay", bench.pace);
-        picture::draw(&tests, &setting, file)?;
+        picture::draw(&tests, &setting.under(conditions.clone()), file)?;
     }
-    out.text(&report::render(&tests, &args.format, report::OVERLAY)?)?;
-    if args.format.format.is_none() && !args.format.quiet {
+    let report = report::render(&tests, &args.format, report::OVERLAY)?;
+    let for_people = args.format.format.is_none() && !args.format.quiet;
+    if for_people {
+        out.line(&format!("{conditions}."))?;
+        out.text(&report)?;
         out.line(&format!(
             "Medians of {} alternating pairs of {} s.",
             args.pairs, args.seconds
         ))?;
+    } else {
+        complain(&conditions);
+        out.text(&report)?;
     }
-    if let Some(flood) = flood {
-        if args.format.format.is_none() && !args.format.quiet {
+    for flood in floods {
+        if for_people {
             out.line(&flood)?;
         } else {
             complain(&flood);
@@ -68,24 +80,58 @@ struct Bench {
     plan: Plan,
     pace: Pace,
     stop: Stop,
+    busy: Option<BusyLoops>,
+    /// The one that labs stand on now.
+    bed: Bed,
     /// Start of the names of all labs.
     name: String,
 }
 
 impl Bench {
-    /// Name of a lab.
-    fn lab(&self, side: &str) -> String {
-        format!("{}-{side}", self.name)
+    /// Everything that was asked for, on one bed.
+    fn on_bed(&self, tests: &mut Vec<Test>, floods: &mut Vec<String>) -> anyhow::Result<()> {
+        self.against_kernel(tests)?;
+        self.against_ovs(tests)?;
+        self.many(tests)?;
+        floods.extend(self.flood(tests)?);
+        Ok(())
     }
 
-    /// Measures one test and keeps it.
+    /// A lab on the bed of now.
+    fn lab(&self, side: &str) -> anyhow::Result<LabConfig> {
+        Ok(LabConfig {
+            bed: self.bed,
+            ..LabConfig::new(&format!("{}-{side}", self.name))?
+        })
+    }
+
+    /// The same with agents that have such a fast path.
+    fn weft_lab(&self, side: &str, fast_path: FastPath) -> anyhow::Result<LabConfig> {
+        Ok(LabConfig {
+            agent_args: self.plan.agent_args(fast_path),
+            ..self.lab(side)?
+        })
+    }
+
+    /// A test that is still to be made, under the conditions of now.
+    fn trial(&self, name: impl Into<String>, work: Work, against: &'static str) -> Trial<'_> {
+        let conditions = Conditions {
+            bed: self.bed,
+            busy_loops: self.plan.busy_loops(),
+            fast_path: self.plan.first_fast_path(),
+        };
+        Trial::new(name, work, against).under(conditions, self.busy.as_ref())
+    }
+
+    /// Measures one test on each of these sides of weft, and keeps it.
     fn measure(
         &self,
         tests: &mut Vec<Test>,
-        trial: Trial,
-        ways: (&Way<'_>, &Way<'_>),
+        trial: Trial<'_>,
+        ours: &Sides<'_>,
+        other: &Way<'_>,
     ) -> anyhow::Result<()> {
-        tests.push(trial.run(self.pace, ways, &self.stop, || Ok(()))?);
+        tests.extend(trial.run_sides(self.pace, ours, other, &self.stop)?);
         Ok(())
     }
 
@@ -94,16 +140,31 @@ impl Bench {
         if !self.plan.needs_kernel() {
             return Ok(());
         }
-        let weft = WeftSide::create(&self.lab("weft"), &self.stop)?;
-        let kernel = KernelSide::create(&self.lab("kernel"), &self.stop)?;
-        self.two_nodes(tests, (&weft.way(), &kernel.way()))?;
+        let mut wefts = Vec::new();
+        for fast_path in self.plan.fast_paths() {
+            let name = match fast_path {
+                FastPath::Off => "weft",
+                FastPath::Auto => "fast",
+            };
+            let lab = self.weft_lab(name, *fast_path)?;
+            wefts.push((*fast_path, WeftSide::create(lab, &self.stop)?));
+        }
+        let kernel = KernelSide::create(self.lab("kernel")?, &self.stop)?;
+        let ways = wefts
+            .iter()
+            .map(|(fast_path, weft)| (*fast_path, weft.way()));
+        self.between(tests, &ways.collect::<Vec<_>>(), &kernel.way())?;
         if self.plan.has(BenchTest::Local) {
-            self.one_node(tests, &weft, &kernel)?;
+            self.one_node(tests, &wefts, &kernel)?;
         }
         if self.plan.has(BenchTest::Vip) {
-            self.virtual_address(tests, &weft)?;
+            for (fast_path, weft) in &wefts {
+                self.virtual_address(tests, *fast_path, weft)?;
+            }
         }
-        weft.down()?;
+        for (_, weft) in wefts {
+            weft.down()?;
+        }
         kernel.down()
     }
 
@@ -116,8 +177,9 @@ impl Bench {
             complain(&format!("{why}: its tests are left out"));
             return Ok(());
         }
-        let weft = WeftSide::create(&self.lab("weft"), &self.stop)?;
-        let ovs = OvsSide::create(&self.lab("ovs"), &self.stop)?;
+        let fast_path = self.plan.first_fast_path();
+        let weft = WeftSide::create(self.weft_lab("weft", fast_path)?, &self.stop)?;
+        let ovs = OvsSide::create(self.lab("ovs")?, &self.stop)?;
         let control = self.plan.first_control();
         for (name, work) in [
             (
@@ -137,93 +199,53 @@ impl Bench {
                 Work::RoundTrips { concurrent: 1 },
             ),
         ] {
-            let trial = Trial::new(name, work, "Open vSwitch");
-            self.measure(tests, trial, (&weft.way(), &ovs.way()))?;
+            let trial = self.trial(name, work, "Open vSwitch");
+            self.measure(tests, trial, &[(fast_path, weft.way())], &ovs.way())?;
         }
         ovs.down()?;
         weft.down()
     }
 
-    fn two_nodes(&self, tests: &mut Vec<Test>, ways: (&Way<'_>, &Way<'_>)) -> anyhow::Result<()> {
-        for (test, count, name) in [
-            (BenchTest::Tcp1, 1, "TCP, one stream"),
-            (BenchTest::Tcp8, 8, "TCP, 8 streams"),
-        ] {
-            if self.plan.has(test) {
-                for control in self.plan.controls() {
-                    let work = Work::streams(count, control);
-                    let trial = Trial::new(format!("{name}, {control}"), work, "kernel");
-                    self.measure(tests, trial, ways)?;
-                }
-            }
-        }
-        if self.plan.has(BenchTest::Udp) {
-            for payload in PAYLOADS {
-                let work = Work::Datagrams { payload };
-                let trial = Trial::new(format!("UDP {payload} B, delivered"), work, "kernel");
-                self.measure(tests, trial, ways)?;
-            }
-        }
-        for (test, concurrent, name) in [
-            (BenchTest::Rr, 1, "UDP 64 B there and back"),
-            (BenchTest::Rr64, 64, "UDP 64 B there and back, 64 at once"),
-        ] {
-            if self.plan.has(test) {
-                let trial = Trial::new(name, Work::RoundTrips { concurrent }, "kernel");
-                self.measure(tests, trial, ways)?;
-            }
-        }
-        if self.plan.has(BenchTest::Tasks) {
-            let trial = Trial::new("TCP, tasks of 1 ms", Work::Tasks, "kernel");
-            self.measure(tests, trial, ways)?;
-        }
-        self.iperf3(tests, ways)
-    }
-
-    fn iperf3(&self, tests: &mut Vec<Test>, ways: (&Way<'_>, &Way<'_>)) -> anyhow::Result<()> {
-        if !self.plan.has(BenchTest::Iperf3) {
-            return Ok(());
-        }
-        if !load::has_iperf3() {
-            complain("iperf3 is not installed: its tests are left out");
-            return Ok(());
-        }
-        for (count, name) in [(1, "one stream"), (8, "8 streams")] {
-            let control = self.plan.first_control().to_owned();
-            let name = format!("iperf3, {name}, {control}");
-            let trial = Trial::new(name, Work::Iperf3 { count, control }, "kernel");
-            self.measure(tests, trial, ways)?;
-        }
-        Ok(())
-    }
-
     fn one_node(
         &self,
         tests: &mut Vec<Test>,
-        weft: &WeftSide,
+        wefts: &[(FastPath, WeftSide)],
         kernel: &KernelSide,
     ) -> anyhow::Result<()> {
-        let (ours, theirs) = (weft.neighbour(&self.stop)?, kernel.neighbour(&self.stop)?);
+        let theirs = kernel.neighbour(&self.stop)?;
+        let mut neighbours = Vec::new();
+        for (_, weft) in wefts {
+            neighbours.push(weft.neighbour(&self.stop)?);
+        }
+        let ours: Vec<_> = wefts
+            .iter()
+            .zip(&neighbours)
+            .map(|((fast_path, weft), neighbour)| (*fast_path, weft.way_to(neighbour)))
+            .collect();
         let control = self.plan.first_control();
-        let trial = Trial::new(
+        let trial = self.trial(
             format!("TCP on one node, {control}"),
             Work::streams(1, control),
             "kernel",
         );
-        let ways = (&weft.way_to(&ours), &kernel.way_to(&theirs));
-        self.measure(tests, trial, ways)
+        self.measure(tests, trial, &ours, &kernel.way_to(&theirs))
     }
 
-    fn virtual_address(&self, tests: &mut Vec<Test>, weft: &WeftSide) -> anyhow::Result<()> {
+    fn virtual_address(
+        &self,
+        tests: &mut Vec<Test>,
+        fast_path: FastPath,
+        weft: &WeftSide,
+    ) -> anyhow::Result<()> {
         let (replica, vip) = weft.service(&self.stop)?;
         let control = self.plan.first_control();
-        let trial = Trial::new(
+        let trial = self.trial(
             format!("TCP through a VIP, {control}"),
             Work::streams(1, control),
             "direct",
         );
         // To the same replica: another sandbox may belong to another worker.
-        let ways = (&weft.way_through(&replica, vip), &weft.way_to(&replica));
-        self.measure(tests, trial, ways)
+        let ours = [(fast_path, weft.way_through(&replica, vip))];
+        self.measure(tests, trial, &ours, &weft.way_to(&replica))
     }
 }

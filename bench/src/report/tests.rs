@@ -1,4 +1,7 @@
+use weft_lab::Bed;
+
 use super::*;
+use crate::conditions::{Conditions, FastPath};
 use crate::figures::QUANTILES;
 use crate::measure::Work;
 use crate::mesh::Load;
@@ -43,27 +46,38 @@ fn sample() -> Vec<Test> {
     };
     trips.weft = vec![timed(100.0)];
     trips.other = vec![timed(50.0)];
-    vec![streams, datagrams, trips]
+    let on_bed = |test: Test, bed, fast_path| {
+        test.under(Conditions {
+            bed,
+            busy_loops: 2,
+            fast_path,
+        })
+    };
+    vec![
+        on_bed(streams, Bed::Veth, FastPath::Off),
+        on_bed(datagrams, Bed::Plain, FastPath::Off),
+        on_bed(trips, Bed::Nic, FastPath::Auto),
+    ]
 }
 
 #[test]
 fn the_tables_show_medians_ratios_and_costs() {
     let text = render(&sample(), &FormatArgs::default(), OVERLAY).unwrap();
     let expected = "\
-TEST      UNIT     WEFT    OTHER   AGAINST   RATIO
-TCP       Gbit/s   6.00    12.00   kernel    0.50x
-UDP       1/s      30000   20000   kernel    1.50x
-  lost    %        25.0    0.0     kernel
-RR        1/s      10000   10000   1 flow    1.00x
-  p50     µs       50.0    25.0    1 flow    2.00x
-  p90     µs       90.0    45.0    1 flow    2.00x
-  p99     µs       99.0    49.5    1 flow    2.00x
-  p99.9   µs       99.9    50.0    1 flow    2.00x
+TEST            BED     UNIT     WEFT    OTHER   AGAINST   RATIO
+TCP             veth    Gbit/s   6.00    12.00   kernel    0.50x
+UDP             plain   1/s      30000   20000   kernel    1.50x
+  lost          plain   %        25.0    0.0     kernel
+RR, fast path   nic     1/s      10000   10000   1 flow    1.00x
+  p50           nic     µs       50.0    25.0    1 flow    2.00x
+  p90           nic     µs       90.0    45.0    1 flow    2.00x
+  p99           nic     µs       99.0    49.5    1 flow    2.00x
+  p99.9         nic     µs       99.9    50.0    1 flow    2.00x
 
-TEST   PER            AGENT CPUS   AGENT   MACHINE   OTHER MACHINE   GENERATOR   OTHER GENERATOR   SWITCHES   AGENT MB
-TCP    GB             0.50         1.00    3.00      3.00            0.75        0.75              1234       20.0
-UDP    1M datagrams   0.50         2.00    6.00      6.00            1.50        1.50              2468       20.0
-RR     1M requests    0.50         2.00    6.00      6.00            1.50        1.50              2468       20.0
+TEST            BED     PER            AGENT CPUS   AGENT   MACHINE   OTHER MACHINE   GENERATOR   OTHER GENERATOR   SWITCHES   AGENT MB
+TCP             veth    GB             0.50         1.00    3.00      3.00            0.75        0.75              1234       20.0
+UDP             plain   1M datagrams   0.50         2.00    6.00      6.00            1.50        1.50              2468       20.0
+RR, fast path   nic     1M requests    0.50         2.00    6.00      6.00            1.50        1.50              2468       20.0
 ";
     assert_eq!(text.strip_suffix(OVERLAY.legend), Some(expected), "{text}");
 }
@@ -80,6 +94,18 @@ fn json_holds_every_run() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert_eq!(rows.len(), 8);
+    let beds: Vec<&Value> = rows.iter().map(|row| &row["Bed"]).collect();
+    let expected = [&["veth"][..], &["plain"; 2], &["nic"; 5]].concat();
+    assert_eq!(beds, expected, "each row says where it was measured");
+    assert_eq!(
+        (&rows[0]["Side"], &rows[0]["FastPath"]),
+        (&json!("weft"), &json!("off"))
+    );
+    assert_eq!(
+        (&rows[3]["Side"], &rows[3]["FastPath"]),
+        (&json!("fast path"), &json!("auto"))
+    );
+    assert_eq!(rows[0]["BusyLoops"], 2);
     assert_eq!(rows[0]["WeftRuns"], json!([5e9, 6e9, 90e9]));
     assert_eq!(rows[0]["OtherRuns"], json!([12e9]));
     assert_eq!(rows[0]["Runs"]["Weft"][2]["Rate"], 90e9);

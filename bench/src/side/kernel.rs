@@ -29,12 +29,12 @@ pub(crate) struct KernelSide {
 }
 
 impl KernelSide {
-    /// Builds it as a lab of that name.
-    pub(crate) fn create(name: &str, stop: &Stop) -> anyhow::Result<Self> {
+    /// Builds it as such a lab of two nodes.
+    pub(crate) fn create(config: LabConfig, stop: &Stop) -> anyhow::Result<Self> {
         let lab = Lab::create(&LabConfig {
             nodes: 2,
             agents: false,
-            ..LabConfig::new(name)?
+            ..config
         })?;
         for (node, peer_node, peer) in [("node1", "node2", 2), ("node2", "node1", 1)] {
             let (local, remote) = (lab.node_addr(node)?, lab.node_addr(peer_node)?);

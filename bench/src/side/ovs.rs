@@ -57,12 +57,12 @@ impl OvsSide {
         (!Path::new(SCHEMA).is_file()).then(|| format!("there is no {SCHEMA}"))
     }
 
-    /// Builds it as a lab of that name.
-    pub(crate) fn create(name: &str, stop: &Stop) -> anyhow::Result<Self> {
+    /// Builds it as such a lab of two nodes.
+    pub(crate) fn create(config: LabConfig, stop: &Stop) -> anyhow::Result<Self> {
         let lab = Lab::create(&LabConfig {
             nodes: 2,
             agents: false,
-            ..LabConfig::new(name)?
+            ..config
         })?;
         let mut programs = Vec::new();
         let mut ends = Vec::new();

@@ -40,12 +40,12 @@ pub(crate) struct WeftSide {
 }
 
 impl WeftSide {
-    /// Builds it as a lab of that name, on a network without a way out.
-    pub(crate) fn create(name: &str, stop: &Stop) -> anyhow::Result<Self> {
-        Self::of(LabConfig::new(name)?, true, stop)
+    /// Builds it as such a lab of two nodes, on a network without a way out.
+    pub(crate) fn create(config: LabConfig, stop: &Stop) -> anyhow::Result<Self> {
+        Self::of(config, true, stop)
     }
 
-    /// Builds it as such a lab of two nodes.
+    /// The same on a network that has a way out, or none.
     pub(crate) fn of(config: LabConfig, internal: bool, stop: &Stop) -> anyhow::Result<Self> {
         let swarm = two_nodes(config, internal, stop)?;
         let side = Self {

@@ -26,7 +26,7 @@ fn a_short_bench_reports_every_run_and_draws_a_picture() {
     let _turn = beside_others();
     let dir = tempfile::tempdir().expect("a temporary folder");
     let picture = dir.path().join("bench.svg");
-    let only = "tcp8,udp,rr,rr64,tasks,local,vip";
+    let only = "tcp8,half,udp,rr,rr64,tcp-rr,tasks,local,vip";
     let output = bench(&[
         "--name",
         &format!("benchtest{}", std::process::id()),
@@ -43,19 +43,7 @@ fn a_short_bench_reports_every_run_and_draws_a_picture() {
         "--svg",
         &picture.display().to_string(),
     ]);
-    let (out, err) = (
-        String::from_utf8_lossy(&output.stdout).into_owned(),
-        String::from_utf8_lossy(&output.stderr).into_owned(),
-    );
-    assert!(output.status.success(), "{err}");
-    let rows: Vec<Value> = out
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("each row is JSON"))
-        .collect();
-    let tests: Vec<&Value> = rows
-        .iter()
-        .filter(|row| row.get("Runs").is_some())
-        .collect();
+    let tests = tests_of(&output);
     let names: Vec<&str> = tests
         .iter()
         .filter_map(|row| row["Test"].as_str())
@@ -64,11 +52,13 @@ fn a_short_bench_reports_every_run_and_draws_a_picture() {
         names,
         [
             "TCP, 8 streams, cubic",
+            "TCP at half load, cubic",
             "UDP 64 B, delivered",
             "UDP 512 B, delivered",
             "UDP 1400 B, delivered",
             "UDP 64 B there and back",
             "UDP 64 B there and back, 64 at once",
+            "TCP 64 B there and back",
             "TCP, tasks of 1 ms",
             "TCP on one node, cubic",
             "TCP through a VIP, cubic",
@@ -82,9 +72,10 @@ fn a_short_bench_reports_every_run_and_draws_a_picture() {
         assert!(positive(&weft["AgentResidentBytes"]), "{row}");
         let direct = row["Against"] == "direct";
         assert_eq!(positive(&other["AgentResidentBytes"]), direct, "{row}");
+        assert_eq!(row["Bed"], "veth", "{row}");
     }
     // No task answers sooner than after its millisecond.
-    let tasks = &tests[6]["Runs"]["Weft"][0]["Latency"];
+    let tasks = &tests[8]["Runs"]["Weft"][0]["Latency"];
     assert!(tasks["P50"].as_f64().is_some_and(|time| time > 1000.0));
     let svg = std::fs::read_to_string(&picture).expect("the picture was drawn");
     assert!(svg.contains("TCP, 8 streams, cubic"), "{svg}");
@@ -93,6 +84,65 @@ fn a_short_bench_reports_every_run_and_draws_a_picture() {
         svg.contains("medians of 1 alternating pairs of 1 s"),
         "{svg}"
     );
+}
+
+/// Rows of JSON that have runs, out of a bench that went well.
+fn tests_of(output: &Output) -> Vec<Value> {
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{err}");
+    let out = String::from_utf8_lossy(&output.stdout);
+    let rows = out
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("each row is JSON"));
+    rows.filter(|row| row.get("Runs").is_some()).collect()
+}
+
+/// The shortest bench there is, so that it runs with every change: labs find out themselves whether
+/// their cables are what the bed says.
+#[test]
+fn both_sides_are_measured_on_links_like_those_of_clouds_beside_busy_loops() {
+    let _turn = beside_others();
+    let output = bench(&[
+        "--name",
+        &format!("benchnic{}", std::process::id()),
+        "--only",
+        "half,tcp-rr",
+        "--bed",
+        "nic",
+        "--beside",
+        "1",
+        "--pairs",
+        "1",
+        "--seconds",
+        "1",
+        "--congestion",
+        "cubic",
+        "--format",
+        "json",
+    ]);
+    let tests = tests_of(&output);
+    let names: Vec<&str> = tests
+        .iter()
+        .filter_map(|row| row["Test"].as_str())
+        .collect();
+    assert_eq!(
+        names,
+        ["TCP at half load, cubic", "TCP 64 B there and back"]
+    );
+    for row in &tests {
+        assert_eq!(row["Bed"], "nic", "{row}");
+        assert_eq!(row["FastPath"], "off", "{row}");
+        assert_eq!(row["BusyLoops"], 1, "{row}");
+        for side in ["Weft", "Other"] {
+            let run = &row["Runs"][side][0];
+            assert!(positive(&run["Rate"]), "{row}");
+            assert!(positive(&run["Latency"]["P50"]), "{row}");
+            assert!(positive(&run["Latency"]["P99"]), "{row}");
+        }
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let conditions = "Bed nic; congestion control cubic; beside 1 busy loop; fast path off";
+    assert!(said.contains(conditions), "{said}");
 }
 
 #[test]
