@@ -276,10 +276,13 @@ impl Client {
             } else {
                 "keep what is as long in an image, or in a volume"
             };
-            bail!(
+            // As the node would.
+            let status = StatusCode::PAYLOAD_TOO_LARGE;
+            let message = format!(
                 "the request has {} bytes, and weftd takes {limit} at most; nothing was sent: {instead}",
                 body.len()
             );
+            return Err(Refused { status, message }.into());
         }
         let mut request = Request::builder()
             .uri(path)

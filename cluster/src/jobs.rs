@@ -109,8 +109,7 @@ pub(super) fn done_on(state: &ClusterState, service: &Service) -> BTreeSet<NodeI
 }
 
 /// Tasks of the run that a job is at which ended with success; 0 of a service that is none.
-#[must_use]
-pub fn completed(state: &ClusterState, service: &Service) -> u32 {
+pub(super) fn completed(state: &ClusterState, service: &Service) -> u32 {
     if !service.spec.mode.is_job() {
         return 0;
     }

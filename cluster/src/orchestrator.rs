@@ -16,7 +16,7 @@ use weft_model::objects::{
     Availability, Meta, NodeState, Service, ServiceMode, Task, TaskState, TaskStatus, UpdateState,
 };
 
-use super::conditions::{is_eligible, is_global, is_updating, is_wanted, should_restart};
+use super::conditions::{is_global, is_updating, is_wanted, should_restart};
 use super::dirty::Dirty;
 use super::draft::{Draft, Entropy};
 use super::filters::Demands;

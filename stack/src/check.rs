@@ -1,6 +1,7 @@
 //! Holds a file against the table of keys. All that is wrong is told at once, and nothing stops here:
 //! what reads values later on passes over those that are of another kind.
 
+use crate::near::nearest;
 use crate::problem::{Findings, Position, below};
 use crate::schema::{Fate, Key, Kind, name_of};
 use crate::tree::{Entry, Meaning, Node, Scalar, Style, Value};
@@ -127,38 +128,14 @@ fn check_keys(entries: &[Entry], keys: &[Key], path: &str, findings: &mut Findin
 fn unknown(entry: &Entry, keys: &[Key], path: &str, findings: &mut Findings) {
     let path = if path.is_empty() { "(root)" } else { path };
     let what = format!("Additional property {} is not allowed", entry.key);
-    let near = keys
+    let known = keys
         .iter()
         .filter(|key| !matches!(key.fate, Fate::Forbidden(_) | Fate::Foreign(_)));
-    let near = near
-        .map(|key| (distance(key.name, &entry.key), key.name))
-        .min()
-        .filter(|(distance, name)| *distance <= 2 && *distance < name.len());
-    let mend = match near {
-        Some((_, name)) => format!("did you mean {name}?"),
+    let mend = match nearest(&entry.key, known.map(|key| key.name)) {
+        Some(name) => format!("did you mean {name}?"),
         None => format!("take it away, or name it x-{} if it is a note", entry.key),
     };
     findings.error(&entry.at, path, what, mend);
-}
-
-/// How many letters are to be put in, taken away or changed (Levenshtein).
-fn distance(one: &str, other: &str) -> usize {
-    const LONGEST: usize = 64;
-    if one.len().abs_diff(other.len()) > 2 || other.len() > LONGEST {
-        return usize::MAX;
-    }
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (index, letter) in one.chars().enumerate() {
-        let mut corner = row[0];
-        row[0] = index + 1;
-        for (column, there) in other.iter().enumerate() {
-            let change = corner + usize::from(*there != letter);
-            corner = row[column + 1];
-            row[column + 1] = change.min(corner + 1).min(row[column] + 1);
-        }
-    }
-    row[other.len()]
 }
 
 /// True where a scalar is, or can be taken for, what its place wants.
@@ -269,7 +246,21 @@ fn mend(node: &Node, kind: Kind) -> String {
         (Kind::Text, Value::Map(_)) => {
             "put it in quotes where it has a colon and a blank behind it".to_owned()
         }
-        _ => "write it as the reference of stack files shows".to_owned(),
+        (Kind::Text | Kind::Amount | Kind::Variable, _) => {
+            "write one value in its place".to_owned()
+        }
+        (Kind::Number, _) => "write a number, such as 0.5".to_owned(),
+        (Kind::Pairs, _) => {
+            "write `NAME: value` lines below it, indented by two blanks more".to_owned()
+        }
+        (Kind::Either(kinds), _) => {
+            let mut ways: Vec<String> = kinds.iter().map(|kind| mend(node, *kind)).collect();
+            ways.dedup();
+            ways.join(", or ")
+        }
+        (Kind::OrNull(kind), _) => mend(node, *kind),
+        // Whatever there is fits.
+        (Kind::Any, _) => String::new(),
     }
 }
 
@@ -278,19 +269,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn near_names_are_near() {
-        for (one, other, far) in [
-            ("image", "image", 0),
-            ("image", "imgae", 2),
-            ("ports", "port", 1),
-            ("volumes", "volume", 1),
-            ("tty", "user", usize::MAX),
+    fn each_kind_has_its_mend() {
+        let node = |value| Node {
+            at: Position::default(),
+            value,
+        };
+        let (list, map) = (node(Value::List(Vec::new())), node(Value::Map(Vec::new())));
+        let words = Kind::Either(&[Kind::Text, Kind::List(&Kind::Text)]);
+        for (node, kind, says) in [
+            (&list, Kind::Text, "write one value in its place"),
+            (&list, Kind::Number, "write a number, such as 0.5"),
+            (&list, Kind::OrNull(&Kind::Flag), "write true or false"),
+            (
+                &map,
+                words,
+                "put it in quotes where it has a colon and a blank behind it, or write each item in a \
+                 line of its own that begins with a dash",
+            ),
         ] {
-            let is = distance(one, other);
-            assert!(
-                is == far || (far == usize::MAX && is > 2),
-                "{one} {other} {is}"
-            );
+            assert_eq!(mend(node, kind), says, "{kind:?}");
         }
     }
 

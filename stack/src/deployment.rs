@@ -19,7 +19,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use weft_model::names;
-use weft_model::objects::{NetworkSpec, PayloadSpec, STACK_LABEL, ServiceSpec};
+use weft_model::objects::{NetworkSpec, PayloadSpec, PortSpec, STACK_LABEL, ServiceSpec};
 
 use crate::model::{Service, Stack};
 use crate::problem::{Findings, Position, Problems, below, problem};
@@ -37,6 +37,8 @@ pub struct Deployment {
     pub configs: Vec<StackPayload>,
     /// In the order of the file, but each behind those that it depends on.
     pub services: Vec<StackService>,
+    /// What services publish, but for ports that managers choose.
+    pub ports: Vec<StackPort>,
     /// What people are to be told though nothing is wrong.
     pub warnings: Vec<String>,
 }
@@ -100,6 +102,19 @@ pub struct StackService {
     pub depends_on: Vec<(String, Condition)>,
 }
 
+/// A published port of a service of a stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StackPort {
+    /// Final name of the service.
+    pub service: String,
+    /// Where it is written.
+    pub at: Position,
+    /// Keys from the top of the file: `services.web.ports.0`.
+    pub path: String,
+    /// As it is to be.
+    pub spec: PortSpec,
+}
+
 /// What a stack comes to under a name.
 ///
 /// # Errors
@@ -115,6 +130,7 @@ pub fn deployment(stack: &Stack, name: &str) -> Result<Deployment, Problems> {
     let mut work = Work {
         stack,
         name,
+        ports: Vec::new(),
         findings: Findings::default(),
     };
     let networks = networks::networks(&mut work);
@@ -137,6 +153,7 @@ pub fn deployment(stack: &Stack, name: &str) -> Result<Deployment, Problems> {
         secrets,
         configs,
         services,
+        ports: work.ports,
         warnings: findings.told(),
     })
 }
@@ -145,6 +162,8 @@ pub fn deployment(stack: &Stack, name: &str) -> Result<Deployment, Problems> {
 struct Work<'a> {
     stack: &'a Stack,
     name: &'a str,
+    /// Of the services so far.
+    ports: Vec<StackPort>,
     findings: Findings,
 }
 

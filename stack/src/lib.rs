@@ -20,19 +20,21 @@ mod deployment;
 mod interpolation;
 mod merge;
 pub mod model;
+mod near;
 mod problem;
 mod read;
 mod render;
 mod same;
 mod schema;
 mod surroundings;
+mod target;
 mod tree;
 mod whole;
 mod yaml;
 
 pub use amount::{Nanoseconds, parse_size};
 pub use deployment::{
-    Condition, Deployment, Origin, StackNetwork, StackPayload, StackService, deployment,
+    Condition, Deployment, Origin, StackNetwork, StackPayload, StackPort, StackService, deployment,
 };
 pub use problem::{Position, Problem, Problems};
 pub use render::render;

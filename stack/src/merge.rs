@@ -7,7 +7,8 @@ mod deploy;
 use std::collections::BTreeSet;
 
 use crate::model::{Grant, Logging, Mount, Port, Service, Stack};
-use crate::problem::Findings;
+use crate::problem::{Findings, Position};
+use crate::target::place;
 
 /// Takes a later file into what the ones before came to.
 pub(crate) fn merge(base: &mut Stack, over: Stack, findings: &mut Findings) {
@@ -133,7 +134,15 @@ fn merge_ports(base: &mut Vec<Port>, over: Vec<Port>) {
         Some((published, port.protocol.clone(), port.host_ip.clone()))
     };
     let later: Vec<_> = over.iter().filter_map(key).collect();
-    base.retain(|port| key(port).is_none_or(|key| !later.contains(&key)) && !over.contains(port));
+    // Wherever it is written.
+    let said = |port: &Port| Port {
+        at: Position::default(),
+        ..port.clone()
+    };
+    let same: Vec<Port> = over.iter().map(said).collect();
+    base.retain(|port| {
+        key(port).is_none_or(|key| !later.contains(&key)) && !same.contains(&said(port))
+    });
     base.extend(over);
 }
 
@@ -143,8 +152,8 @@ fn merge_grants(base: &mut Vec<Grant>, over: Vec<Grant>) {
 }
 
 fn merge_mounts(base: &mut Vec<Mount>, over: Vec<Mount>) {
-    let later: BTreeSet<&str> = over.iter().map(|mount| mount.target.as_str()).collect();
-    base.retain(|mount| !later.contains(mount.target.as_str()));
+    let later: BTreeSet<String> = over.iter().map(|mount| place(&mount.target)).collect();
+    base.retain(|mount| !later.contains(&place(&mount.target)));
     base.extend(over);
 }
 
@@ -160,8 +169,35 @@ mod tests {
             target,
             published,
             protocol: "tcp".to_owned(),
-            host_ip: None,
+            ..Port::default()
         }
+    }
+
+    #[test]
+    fn mounts_are_joined_by_the_place_that_they_have() {
+        let mount = |target: &str, source: &str| Mount {
+            target: target.to_owned(),
+            source: Some(source.to_owned()),
+            ..Mount::default()
+        };
+        let mut base = vec![mount("/y", "one"), mount("/z", "one")];
+        merge_mounts(&mut base, vec![mount("/y/", "two")]);
+        assert_eq!(base, [mount("/z", "one"), mount("/y/", "two")]);
+    }
+
+    #[test]
+    fn the_same_port_in_another_file_is_the_same() {
+        let at = |line| Position {
+            line,
+            ..Position::default()
+        };
+        let on = |line| Port {
+            at: at(line),
+            ..port(81, None)
+        };
+        let mut base = vec![on(3)];
+        merge_ports(&mut base, vec![on(7)]);
+        assert_eq!(base, [on(7)]);
     }
 
     #[test]

@@ -3,7 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{Grant, Port, Service, Stack};
-use crate::problem::{Findings, Position};
+use crate::near::nearest;
+use crate::problem::{Findings, Position, below};
+
+/// The network of services that name none, which need not be written.
+const DEFAULT: &str = "default";
 
 /// Tells what does not fit together.
 pub(crate) fn check(stack: &Stack, findings: &mut Findings) {
@@ -18,8 +22,10 @@ pub(crate) fn check(stack: &Stack, findings: &mut Findings) {
             findings.error(&service.at, &path, what, mend);
         }
         for name in service.networks.keys() {
-            if name != "default" && !stack.networks.contains_key(name) {
-                unknown("network", name, &service.at, &path, findings);
+            if name != DEFAULT && !stack.networks.contains_key(name) {
+                let known = stack.networks.keys().map(String::as_str).chain([DEFAULT]);
+                let at = service.place(&below("networks", name));
+                unknown("network", name, at, &path, known, findings);
             }
         }
         for mount in service
@@ -30,13 +36,12 @@ pub(crate) fn check(stack: &Stack, findings: &mut Findings) {
             if let Some(name) = &mount.source
                 && !stack.volumes.contains_key(name)
             {
-                unknown("volume", name, &mount.at, &path, findings);
+                let known = stack.volumes.keys().map(String::as_str);
+                unknown("volume", name, &mount.at, &path, known, findings);
             }
         }
-        let known = |name: &str| stack.secrets.contains_key(name);
-        grants("secret", &service.secrets, known, &path, findings);
-        let known = |name: &str| stack.configs.contains_key(name);
-        grants("config", &service.configs, known, &path, findings);
+        grants("secret", &service.secrets, &stack.secrets, &path, findings);
+        grants("config", &service.configs, &stack.configs, &path, findings);
         depends_on(service, &names, &path, findings);
     }
     published(stack, findings);
@@ -52,20 +57,33 @@ pub(crate) fn check(stack: &Stack, findings: &mut Findings) {
     }
 }
 
-fn unknown(what: &str, name: &str, at: &Position, path: &str, findings: &mut Findings) {
-    let mend = format!("write it below `{what}s:` at the top of the file");
+fn unknown<'a>(
+    what: &str,
+    name: &str,
+    at: &Position,
+    path: &str,
+    known: impl Iterator<Item = &'a str>,
+    findings: &mut Findings,
+) {
+    let mend = match nearest(name, known) {
+        Some(near) => format!("did you mean {near}?"),
+        None => format!("write it below `{what}s:` at the top of the file"),
+    };
     findings.error(at, path, format!("undefined {what} {name:?}"), mend);
 }
 
-fn grants(
+fn grants<T>(
     what: &str,
     grants: &[Grant],
-    known: impl Fn(&str) -> bool,
+    known: &BTreeMap<String, T>,
     path: &str,
     findings: &mut Findings,
 ) {
-    for grant in grants.iter().filter(|grant| !known(&grant.source)) {
-        unknown(what, &grant.source, &grant.at, path, findings);
+    for grant in grants {
+        if !known.contains_key(&grant.source) {
+            let known = known.keys().map(String::as_str);
+            unknown(what, &grant.source, &grant.at, path, known, findings);
+        }
     }
 }
 
@@ -73,47 +91,59 @@ fn depends_on(service: &Service, names: &BTreeSet<&str>, path: &str, findings: &
     for (name, dependency) in &service.depends_on {
         if !names.contains(name.as_str()) {
             let what = format!("depends on undefined service {name:?}");
-            findings.error(
-                &dependency.at,
-                path,
-                what,
-                "take it away, or add the service",
-            );
+            let mend = match nearest(name, names.iter().copied()) {
+                Some(near) => format!("did you mean {near}?"),
+                None => "take it away, or add the service".to_owned(),
+            };
+            findings.error(&dependency.at, path, what, mend);
         }
     }
 }
 
-/// Two services cannot have one port of all nodes.
+/// Two services cannot have one port of all nodes, and one service cannot have a port twice. Both are
+/// told, so that who mends the one does not meet the other.
 fn published(stack: &Stack, findings: &mut Findings) {
+    const MEND: &str = "publish another port";
     let mut owners: BTreeMap<(u16, &str), Vec<(&Service, &Port)>> = BTreeMap::new();
     for service in &stack.services {
-        for port in &service.ports {
+        for (index, port) in service.ports.iter().enumerate() {
             let Some(published) = port.published else {
                 continue;
             };
             let key = (published, port.protocol.as_str());
             let there = owners.entry(key).or_default();
-            let taken = there
-                .iter()
-                .find(|(owner, other)| owner.name != service.name && collide(other, port));
-            if let Some((owner, _)) = taken {
+            let path = || format!("services.{}.ports.{index}", service.name);
+            let is_own = |owner: &Service| owner.name == service.name;
+            let mut own = there.iter().filter(|(owner, _)| is_own(owner));
+            if let Some((_, first)) = own.find(|(_, other)| meet(other, port)) {
+                let what = format!(
+                    "publishes port {published}/{} for the second time; the first is at {}",
+                    port.protocol, first.at
+                );
+                findings.error(&port.at, &path(), what, MEND);
+            }
+            let mut others = there.iter().filter(|(owner, _)| !is_own(owner));
+            if let Some((owner, _)) = others.find(|(_, other)| collide(other, port)) {
                 let what = format!(
                     "publishes port {published}/{}, which service {} has",
                     port.protocol, owner.name
                 );
-                let path = format!("services.{}", service.name);
-                findings.error(&service.at, &path, what, "publish another port");
+                findings.error(&port.at, &path(), what, MEND);
             }
             there.push((service, port));
         }
     }
 }
 
+/// Whether both are on one address of a node.
+fn meet(one: &Port, other: &Port) -> bool {
+    !matches!((&one.host_ip, &other.host_ip), (Some(one), Some(other)) if one != other)
+}
+
 /// Whether there is a node that would have to have both. Of two that are each on the node of a task,
 /// only managers know whether these meet.
 fn collide(one: &Port, other: &Port) -> bool {
-    let apart = matches!((&one.host_ip, &other.host_ip), (Some(one), Some(other)) if one != other);
-    !apart && (one.mode == "ingress" || other.mode == "ingress")
+    meet(one, other) && (one.mode == "ingress" || other.mode == "ingress")
 }
 
 /// Names of services that wait for each other, the first one again at the end.

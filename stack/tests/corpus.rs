@@ -171,7 +171,7 @@ fn the_order_of_keys_changes_nothing() {
 }
 
 /// Cases that one takes and the other does not, and why that is meant.
-const TAKEN_BY_ONE: [(&str, &str); 21] = [
+const TAKEN_BY_ONE: [(&str, &str); 22] = [
     ("addresses", "addresses of replicas are chosen"),
     ("content", "configs.X.content is used"),
     ("depends-circle", "a circle starts nothing"),
@@ -183,6 +183,7 @@ const TAKEN_BY_ONE: [(&str, &str); 21] = [
     ("global-replicas", "told by docker when it is deployed"),
     ("host-ports", "numbers in quotes are numbers"),
     ("jobs", "the map form of depends_on is used"),
+    ("mistyped", "told by docker when it is deployed"),
     ("numeric-cpus", "numbers without quotes are numbers"),
     ("restart-wrong", "told by docker when it is deployed"),
     ("same-port", "told by docker when it is deployed"),

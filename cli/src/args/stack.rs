@@ -13,7 +13,11 @@ pub(crate) enum StackCommand {
     #[command(visible_alias = "up")]
     Deploy(StackDeployArgs),
     /// List stacks
-    #[command(visible_alias = "list")]
+    #[command(
+        visible_alias = "list",
+        // A stack is a label, and has no id.
+        mut_arg("quiet", |arg| arg.help("Print only names"))
+    )]
     Ls {
         /// How.
         #[command(flatten)]
@@ -64,7 +68,7 @@ pub(crate) struct StackDeployArgs {
     /// Nodes fetch images with what `docker login` has kept here
     #[arg(long)]
     pub(crate) with_registry_auth: bool,
-    /// Do not wait until the tasks run (default true)
+    /// Do not wait until the tasks run (default true); what depends_on names is waited for all the same
     #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     pub(crate) detach: Option<bool>,
@@ -130,7 +134,7 @@ pub(crate) struct StackServicesArgs {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
+    use clap::{CommandFactory as _, Parser as _};
 
     use super::*;
     use crate::args::{Cli, Command};
@@ -173,6 +177,21 @@ mod tests {
             let words = format!("weft stack {bad}");
             let parsed = Cli::try_parse_from(words.split_ascii_whitespace());
             assert_eq!(parsed.expect_err(bad).exit_code(), 2, "{bad}");
+        }
+    }
+
+    #[test]
+    fn stacks_have_names_and_no_ids() {
+        let command = Cli::command();
+        let stack = command.find_subcommand("stack").expect("stack");
+        for (name, help) in [("ls", "Print only names"), ("services", "Print only ids")] {
+            let list = stack.find_subcommand(name).expect(name);
+            let mut flags = list.get_arguments();
+            let quiet = flags
+                .find(|arg| arg.get_id().as_str() == "quiet")
+                .expect("a flag");
+            let is = quiet.get_help().map(ToString::to_string);
+            assert_eq!(is.as_deref(), Some(help), "{name}");
         }
     }
 

@@ -23,6 +23,7 @@ mod node;
 mod node_pretty;
 mod paths;
 mod payload;
+mod payload_words;
 mod peer;
 mod ping;
 mod pinning;

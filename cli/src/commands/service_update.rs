@@ -20,7 +20,7 @@ use crate::args::{
     AttemptArgs, HealthArgs, PolicyArgs, PortList, ResourceArgs, RollbackArgs, ServiceUpdateArgs,
     TaskChangeArgs, change_mounts, env,
 };
-use crate::commands::{converge, local_range, local_volumes, paths, pinning};
+use crate::commands::{converge, local_range, local_volumes, paths, payload_words, pinning};
 use crate::output::{Printer, complain, shown};
 
 /// How often a change is made anew because the service was another one by then.
@@ -412,13 +412,29 @@ pub(super) fn lines(name: &str, plan: &UpdatePlan) -> Vec<String> {
         leaves
     });
     let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-    let text = |value: Option<&Value>| value.map_or_else(|| "absent".to_owned(), Value::to_string);
     let changes = keys.into_iter().filter_map(|key| {
         let (was, is) = (before.get(key), after.get(key));
-        let line = format!("  {key}: {} -> {}", text(was), text(is));
-        (was != is).then(|| shown(&line).into_owned())
+        (was != is).then(|| {
+            let (was, is) = in_words(was, is);
+            shown(&format!("  {key}: {was} -> {is}")).into_owned()
+        })
     });
     std::iter::once(first).chain(changes).collect()
+}
+
+/// Two values that differ: secrets and configs by their names, unless it is not in these that they do.
+fn in_words(was: Option<&Value>, is: Option<&Value>) -> (String, String) {
+    let raw = |value: Option<&Value>| value.map_or_else(|| "absent".to_owned(), Value::to_string);
+    let words = |value: Option<&Value>| {
+        let names = value.and_then(payload_words::references);
+        names.unwrap_or_else(|| raw(value))
+    };
+    let (before, after) = (words(was), words(is));
+    if before == after {
+        (raw(was), raw(is))
+    } else {
+        (before, after)
+    }
 }
 
 /// With what is not written because nobody asked for anything else: it may change.
@@ -458,8 +474,8 @@ fn flatten(at: String, value: Value, into: &mut BTreeMap<String, Value>) {
 mod tests {
     use clap::Parser as _;
     use weft_model::objects::{
-        ContainerSpec, EndpointMode, FailureAction, NetworkAttachmentSpec, Platform, Ratio,
-        RestartCondition,
+        ContainerSpec, EndpointMode, FailureAction, NetworkAttachmentSpec, PayloadFile, Platform,
+        Ratio, RestartCondition, SecretReference,
     };
 
     use super::*;
@@ -570,6 +586,42 @@ mod tests {
         );
         change(&mut spec, &given("--names-before-healthy=false"), &[]).expect("changed");
         assert_eq!(spec, web());
+    }
+
+    #[test]
+    fn secrets_that_differ_are_told_by_their_names() {
+        let with = |id: &str, name: &str| {
+            let mut spec = web();
+            Arc::make_mut(&mut spec.task).container.secrets = vec![SecretReference {
+                file: PayloadFile {
+                    name: "key".to_owned(),
+                    ..PayloadFile::default()
+                },
+                id: id.into(),
+                name: name.to_owned(),
+            }];
+            spec
+        };
+        let told = |before: ServiceSpec, after: ServiceSpec| {
+            let plan = UpdatePlan {
+                before,
+                after,
+                tasks: 1,
+                replaced: 1,
+                warnings: Vec::new(),
+            };
+            lines("web", &plan).split_off(1)
+        };
+        assert_eq!(
+            told(with("s1", "key-1"), with("s2", "key-2")),
+            ["  TaskTemplate.ContainerSpec.Secrets: [key-1 as key] -> [key-2 as key]"]
+        );
+        // Another one of the same name.
+        let told = told(with("s1", "key-1"), with("s2", "key-1"));
+        assert!(
+            told[0].contains("\"s1\"") && told[0].contains("\"s2\""),
+            "{told:?}"
+        );
     }
 
     #[test]

@@ -385,9 +385,10 @@ fn other_bytes_behind_a_name_are_refused() {
         "{error}"
     );
     assert!(
-        error.contains("nothing was done; not done: secret vote_key"),
+        error.ends_with("nothing was done; not done: secret vote_key; mend that and deploy again: nothing is done twice"),
         "{error}"
     );
+    assert!(error.contains("`name: vote_key_v2`"), "{error}");
     assert!(!error.contains("hunter"), "{error}");
     std::fs::remove_file(node.path("key")).unwrap();
     let error = node.deploy("-d").0.unwrap_err().to_string();
@@ -440,13 +441,66 @@ Creating service vote_web
         result.unwrap_err().to_string(),
         format!(
             "failed to create service vote_web: {busy}\n\
-             done: network vote_default, service vote_db; not done: service vote_web; run the same \
-             command again to finish"
+             done: network vote_default, service vote_db; not done: service vote_web; mend that and \
+             deploy again: nothing is done twice"
         )
     );
     node.calls();
     assert_eq!(node.deployed("-d"), "Creating service vote_web\n");
     assert_eq!(node.calls(), ["POST /v1/services"]);
+}
+
+#[test]
+fn a_swarm_without_a_leader_is_asked_again() {
+    let node = Node::start();
+    node.write("vote.yml", &yaml_without_payloads(1));
+    let lost = "the swarm has no leader";
+    let refuses = ("POST /v1/services", "vote_db", 503, lost);
+    node.swarm.lock().unwrap().refuses = Some(refuses);
+    let error = node.deploy("-d").0.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        format!(
+            "failed to create service vote_db: {lost}\n\
+             done: network vote_default; not done: service vote_db, service vote_web; run the same \
+             command again to finish"
+        )
+    );
+}
+
+#[test]
+fn ports_that_others_have_are_told_with_their_places() {
+    let node = Node::start();
+    let ports = "    ports: [\"8080:80\", \"9090:90\"]\n";
+    let file = format!("services:\n  web:\n    image: nginx:1.27\n{ports}");
+    node.write("vote.yml", &file);
+    let (result, _) = node.stack(&format!(
+        "deploy -d -c {} other",
+        node.path("vote.yml").display()
+    ));
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    let port = |published: u16, target: u16| {
+        json!({"Protocol": "tcp", "TargetPort": target, "PublishedPort": published,
+               "PublishMode": "ingress"})
+    };
+    let ports = json!([port(8080, 80), port(9090, 90)]);
+    node.swarm.lock().unwrap().services[0]["Endpoint"]["Ports"] = ports;
+    node.calls();
+    for flags in ["-d", "--dry-run"] {
+        let error = node.deploy(flags).0.unwrap_err().to_string();
+        let file = node.path("vote.yml");
+        let file = file.display();
+        assert_eq!(
+            error,
+            format!(
+                "{file}:4:13: services.web.ports.0 port 8080/tcp is already in use by service other_web \
+                 (stack other) as an ingress port; publish another port, or remove that service\n\
+                 {file}:4:24: services.web.ports.1 port 9090/tcp is already in use by service other_web \
+                 (stack other) as an ingress port; publish another port, or remove that service"
+            )
+        );
+        assert_eq!(node.calls(), NONE);
+    }
 }
 
 #[test]

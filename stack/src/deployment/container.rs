@@ -102,7 +102,7 @@ pub(super) fn container(service: &Service, work: &mut Work<'_>) -> ContainerSpec
         health: health(service, work),
         ..default
     };
-    payloads::check_targets(service, container.payloads(), work);
+    payloads::check_targets(service, work);
     check_process(service, &container, work);
     of_windows(service, work);
     logging(service, work);

@@ -7,6 +7,7 @@ use weft_model::objects::{
 use super::Work;
 use crate::model::{self, External, Service, Volume};
 use crate::problem::below;
+use crate::target::place;
 
 /// The one driver of volumes.
 const LOCAL: &str = "local";
@@ -24,6 +25,7 @@ pub(super) fn mounts(service: &Service, work: &mut Work<'_>) -> Vec<Mount> {
 }
 
 fn convert(service: &Service, mount: &model::Mount, work: &mut Work<'_>) -> Mount {
+    check_target(service, mount, work);
     let mut made = Mount {
         source: mount.source.clone().unwrap_or_default(),
         target: mount.target.clone(),
@@ -48,6 +50,22 @@ fn convert(service: &Service, mount: &model::Mount, work: &mut Work<'_>) -> Moun
         _ => volume(service, mount, &mut made, work),
     }
     made
+}
+
+/// As managers check it, in their words.
+fn check_target(service: &Service, mount: &model::Mount, work: &mut Work<'_>) {
+    let target = &mount.target;
+    let why = if target.split('/').any(|part| part == "..") {
+        "must not have \"..\" in it"
+    } else if place(target) == "/" {
+        "destination can't be '/'"
+    } else {
+        return;
+    };
+    let what = format!("invalid mount target, {why}: {target}");
+    let path = below(&below("services", &service.name), "volumes");
+    let mend = "write the path of a folder in the container";
+    work.findings.error(&mount.at, &path, what, mend);
 }
 
 fn bind(mount: &model::Mount) -> Option<BindOptions> {

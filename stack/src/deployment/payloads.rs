@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use weft_model::id::PayloadId;
 use weft_model::names;
 use weft_model::objects::{
-    ConfigReference, PayloadFile, PayloadKind, PayloadSpec, PayloadUse, SecretReference, Templating,
+    ConfigReference, PayloadFile, PayloadKind, PayloadSpec, SecretReference, Templating,
 };
 
-use super::{Origin, StackPayload, Work};
+use super::{Origin, StackPayload, Work, path_of};
 use crate::model::{External, Grant, Service};
 use crate::problem::{Position, below};
+use crate::target::place as place_of;
 
 /// What both say in a file.
 struct Written<'a> {
@@ -200,36 +201,106 @@ fn file(service: &Service, key: &str, grant: &Grant, work: &mut Work<'_>) -> Pay
         text.to_owned()
     };
     PayloadFile {
-        name: match grant.target.as_deref() {
-            None | Some("") => grant.source.clone(),
-            Some(target) => target.to_owned(),
-        },
+        name: file_name(grant).to_owned(),
         uid: number("uid", &grant.uid),
         gid: number("gid", &grant.gid),
         mode: grant.mode.unwrap_or(PayloadFile::default().mode),
     }
 }
 
-/// Two of them cannot be one file.
-pub(super) fn check_targets<'a>(
-    service: &Service,
-    uses: impl Iterator<Item = PayloadUse<'a>>,
-    work: &mut Work<'_>,
-) {
-    let mut targets: BTreeMap<String, &str> = BTreeMap::new();
-    for one in uses {
-        let target = one.target();
-        if let Some(other) = targets.get(&target) {
-            // SwarmKit's words.
-            let kind = one.kind;
+/// The `target`, or the name in the file of the stack.
+fn file_name(grant: &Grant) -> &str {
+    match grant.target.as_deref() {
+        None | Some("") => &grant.source,
+        Some(target) => target,
+    }
+}
+
+/// A file of a task, and who asks for it.
+struct File<'a> {
+    kind: PayloadKind,
+    grant: &'a Grant,
+    /// Final name of the secret or config.
+    name: String,
+    /// Its full path.
+    target: String,
+}
+
+/// Two of them cannot be one file, nor one of them the folder of another one, nor anything be mounted
+/// where one is: managers compare places in the same way.
+pub(super) fn check_targets(service: &Service, work: &mut Work<'_>) {
+    let files = files(service, work);
+    let mut places: BTreeMap<String, &File<'_>> = BTreeMap::new();
+    for file in &files {
+        let place = place_of(&file.target);
+        if let Some(other) = places.get(&place) {
+            conflict(service, other, file, work);
+            continue;
+        }
+        let mut mounts = service.volumes.iter();
+        if let Some(mount) = mounts.find(|mount| place_of(&mount.target) == place) {
             let what = format!(
-                "{kind} references '{other}' and '{}' have a conflicting target: '{target}'",
-                one.name
+                "duplicate mount point: '{}', which {} '{}' has, and the mount at {}",
+                file.target, file.kind, file.name, mount.at
             );
-            let mend = "give one of them another `target`";
-            work.refuse(service, &format!("{kind}s"), what, mend);
-        } else {
-            targets.insert(target, one.name);
+            refuse(service, file, what, work);
+        }
+        places.insert(place, file);
+    }
+    for (place, file) in &places {
+        let mut folders = place.match_indices('/').map(|(end, _)| &place[..end]);
+        if let Some(other) = folders.find_map(|folder| places.get(folder)) {
+            conflict(service, other, file, work);
         }
     }
+}
+
+fn files<'a>(service: &'a Service, work: &Work<'_>) -> Vec<File<'a>> {
+    let stack = work.stack;
+    let secrets = service.secrets.iter().map(|grant| {
+        let secret = stack.secrets.get(&grant.source);
+        let name = secret.and_then(|secret| secret.name.as_ref());
+        (PayloadKind::Secret, grant, name)
+    });
+    let configs = service.configs.iter().map(|grant| {
+        let config = stack.configs.get(&grant.source);
+        let name = config.and_then(|config| config.name.as_ref());
+        (PayloadKind::Config, grant, name)
+    });
+    let files = secrets.chain(configs).map(|(kind, grant, name)| {
+        let target = file_name(grant);
+        let folder = kind.folder().trim_end_matches('/');
+        File {
+            kind,
+            grant,
+            name: work.named(name, &grant.source),
+            target: if target.starts_with('/') {
+                target.to_owned()
+            } else {
+                format!("{folder}/{target}")
+            },
+        }
+    });
+    files.collect()
+}
+
+/// SwarmKit's words.
+fn conflict(service: &Service, one: &File<'_>, other: &File<'_>, work: &mut Work<'_>) {
+    let who = if one.kind == other.kind {
+        let kind = one.kind;
+        format!("{kind} references '{}' and '{}'", one.name, other.name)
+    } else {
+        format!(
+            "{} reference '{}' and {} reference '{}'",
+            one.kind, one.name, other.kind, other.name
+        )
+    };
+    let what = format!("{who} have a conflicting target: '{}'", other.target);
+    refuse(service, other, what, work);
+}
+
+fn refuse(service: &Service, file: &File<'_>, what: String, work: &mut Work<'_>) {
+    let path = path_of(service, &format!("{}s", file.kind));
+    let mend = "give one of them another `target`";
+    work.findings.error(&file.grant.at, &path, what, mend);
 }

@@ -4,32 +4,35 @@ use std::net::IpAddr;
 
 use weft_model::objects::{ClientAddress, EndpointMode, PortSpec, Protocol, PublishMode};
 
-use super::Work;
+use super::{StackPort, Work, path_of};
 use crate::model::{Port, Service};
 use crate::problem::below;
 
-/// The ports of a service in the order of the published ones, as docker sends them.
+/// The ports of a service in the order of the published ones, as docker sends them. That none is there
+/// twice was looked at when all files were there (`whole`).
 pub(super) fn ports(service: &Service, mode: EndpointMode, work: &mut Work<'_>) -> Vec<PortSpec> {
+    let name = work.scoped(&service.name);
     let mut ports: Vec<PortSpec> = Vec::with_capacity(service.ports.len());
     for (index, port) in service.ports.iter().enumerate() {
-        let key = below("ports", index);
-        let made = convert(service, &key, port, work);
+        let path = path_of(service, &below("ports", index));
+        let made = convert(&path, port, work);
         if made.target == 0 {
-            let what = "has the target 0";
-            work.refuse(service, &key, what, "write the port of the container");
+            let mend = "write the port of the container";
+            work.findings
+                .error(&port.at, &path, "has the target 0", mend);
         }
         if made.mode == PublishMode::Ingress && mode == EndpointMode::Dnsrr {
-            let what =
-                "EndpointSpec: port published with ingress mode can't be used with dnsrr mode";
-            let mend = "write `mode: host`, or endpoint_mode: vip";
-            work.refuse(service, &key, what, mend);
+            let what = "a port with `mode: ingress` can't be used with `endpoint_mode: dnsrr`";
+            let mend = "write `mode: host`, or `endpoint_mode: vip`";
+            work.findings.error(&port.at, &path, what, mend);
         }
-        if ports.iter().any(|other| collide(other, &made)) {
-            let what = format!(
-                "EndpointSpec: duplicate published ports provided: {}",
-                made.published
-            );
-            work.refuse(service, &key, what, "publish another port");
+        if made.published != 0 {
+            work.ports.push(StackPort {
+                service: name.clone(),
+                at: port.at.clone(),
+                path,
+                spec: made.clone(),
+            });
         }
         ports.push(made);
     }
@@ -37,12 +40,13 @@ pub(super) fn ports(service: &Service, mode: EndpointMode, work: &mut Work<'_>) 
     ports
 }
 
-fn convert(service: &Service, key: &str, port: &Port, work: &mut Work<'_>) -> PortSpec {
+fn convert(path: &str, port: &Port, work: &mut Work<'_>) -> PortSpec {
     let protocol = match port.protocol.as_str() {
         "udp" => Protocol::Udp,
         "sctp" => {
             let what = "has the protocol sctp, which weft does not carry";
-            work.refuse(service, key, what, "write tcp or udp");
+            work.findings
+                .error(&port.at, path, what, "write tcp or udp");
             Protocol::Tcp
         }
         _ => Protocol::Tcp,
@@ -61,13 +65,4 @@ fn convert(service: &Service, key: &str, port: &Port, work: &mut Work<'_>) -> Po
         },
         client_address: ClientAddress::default(),
     }
-}
-
-/// Whether a node cannot have both.
-fn collide(one: &PortSpec, other: &PortSpec) -> bool {
-    let meet = match (one.host_ip, other.host_ip) {
-        (Some(one), Some(other)) => one == other,
-        _ => true,
-    };
-    one.published != 0 && one.published == other.published && one.protocol == other.protocol && meet
 }

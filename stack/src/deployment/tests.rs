@@ -277,18 +277,36 @@ fn ports_have_their_addresses() {
         ),
         (
             "ports: [\"80:80\"]\ndeploy: {endpoint_mode: dnsrr}",
-            "port published with ingress mode can't be used with dnsrr mode; write `mode: host`",
-        ),
-        (
-            "ports: [\"80:80\", \"127.0.0.1:80:81\"]",
-            "services.web.ports.1 EndpointSpec: duplicate published ports provided: 80",
+            "services.web.ports.0 a port with `mode: ingress` can't be used with `endpoint_mode: dnsrr`; \
+             write `mode: host`",
         ),
     ] {
         let errors = web_refused(lines);
         assert_eq!(errors.len(), 1, "{errors:?}");
-        assert!(errors[0].starts_with("a.yml:4:5: "), "{errors:?}");
+        assert!(errors[0].starts_with("a.yml:4:13: "), "{errors:?}");
         assert!(errors[0].contains(says), "{errors:?}");
     }
+}
+
+#[test]
+fn published_ports_know_where_they_are_written() {
+    let text = "services:\n  web:\n    image: a\n    ports:\n      - 80\n      - \"8000-8001:80\"\n      \
+                - {target: 53, published: 53, protocol: udp, mode: host}\n";
+    let ports = made(text).ports;
+    let told: Vec<String> = ports
+        .iter()
+        .map(|port| {
+            let (service, at, path) = (&port.service, &port.at, &port.path);
+            format!("{service} {at} {path} {}", port.spec.published)
+        })
+        .collect();
+    // A port that managers choose is none that anybody can have.
+    let are = [
+        "shop_web a.yml:6:9 services.web.ports.1 8000",
+        "shop_web a.yml:6:9 services.web.ports.2 8001",
+        "shop_web a.yml:7:9 services.web.ports.3 53",
+    ];
+    assert_eq!(told, are);
 }
 
 #[test]

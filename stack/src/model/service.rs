@@ -280,6 +280,9 @@ pub enum Ulimit {
 /// A published port.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Port {
+    /// Where it is written.
+    #[serde(skip)]
+    pub at: Position,
     /// Address of the node that it is published on; none is all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_ip: Option<String>,

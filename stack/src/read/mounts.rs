@@ -5,6 +5,7 @@ use crate::amount::parse_size;
 use crate::model::{Bind, Mount, MountedVolume, Tmpfs};
 use crate::problem::Findings;
 use crate::surroundings::Surroundings;
+use crate::target::place as place_of;
 
 const PROPAGATIONS: [&str; 6] = [
     "private", "rprivate", "shared", "rshared", "slave", "rslave",
@@ -23,7 +24,10 @@ pub(super) fn mounts(
                 mount.target
             );
             findings.error(&mount.at, path, what, "begin it with /");
-        } else if let Some(other) = mounts.iter().find(|other| other.target == mount.target) {
+        } else if let Some(other) = mounts
+            .iter()
+            .find(|other| place_of(&other.target) == place_of(&mount.target))
+        {
             let what = format!(
                 "is the second mount at {}; the first is at {}",
                 mount.target, other.at

@@ -32,7 +32,11 @@ pub(super) fn ports(place: &Place<'_>, findings: &mut Findings) -> Vec<Port> {
             findings.error(item.at(), &item.path, what, mend);
             break;
         }
-        ports.extend(more);
+        let at = item.at();
+        ports.extend(more.into_iter().map(|port| Port {
+            at: at.clone(),
+            ..port
+        }));
     }
     ports
 }
@@ -79,6 +83,7 @@ fn long(place: &Place<'_>, findings: &mut Findings) -> Option<Port> {
             .and_then(|port| u16::try_from(port).ok())
             .filter(|port| *port > 0),
         protocol: protocol.unwrap_or_else(|| "tcp".to_owned()),
+        ..Port::default()
     })
 }
 
@@ -124,6 +129,7 @@ fn short(text: &str) -> Result<Vec<Port>, String> {
         target,
         published,
         protocol: protocol.clone(),
+        ..Port::default()
     };
     match published {
         None => Ok((first..=last).map(|target| port(target, None)).collect()),

@@ -87,11 +87,21 @@ pub(super) fn service(
 }
 
 /// Where keys are, for what is wrong with them only when all files are there. Below `deploy` there are
-/// many things to be wrong about, elsewhere the key is near enough.
+/// many things to be wrong about, and each of the `networks` may be; elsewhere the key is near enough.
 fn places(place: &Place<'_>) -> BTreeMap<String, Position> {
     let mut places = BTreeMap::new();
     for (entry, inner) in place.entries() {
         places.insert(entry.key.clone(), entry.at.clone());
+        if entry.key == "networks" {
+            // In either form.
+            let named = inner
+                .entries()
+                .map(|(entry, _)| (entry.key.clone(), &entry.at));
+            let items = inner.node.items().iter();
+            let listed = items.filter_map(|item| Some((item.text()?.to_owned(), &item.at)));
+            let each = named.chain(listed);
+            places.extend(each.map(|(name, at)| (below("networks", name), at.clone())));
+        }
         if entry.key != "deploy" {
             continue;
         }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use hyper::StatusCode;
-use tokio::signal::unix::{SignalKind, signal};
 use weft_client::{Client, Refused};
 use weft_model::api::ServiceUpdate;
 use weft_model::id::PayloadId;
@@ -18,9 +17,10 @@ use weft_stack::{Deployment, Interpolation, Problems, deployment};
 
 use super::config::loaded;
 use super::current::{Current, networks, payload_path, payloads, payloads_path, stack_of};
+use super::ends::Ends;
 use super::images::Images;
-use super::ledger::{Cause, Ledger};
-use super::steps::{Plan, Prune, Step, another, plan, service_step};
+use super::ledger::{Cause, Hopeless, Ledger};
+use super::steps::{Plan, Prune, Step, another, not_compared, plan, service_step};
 use super::{depends, payloads as bytes, rm};
 use crate::args::StackDeployArgs;
 use crate::commands::service::is_name_taken;
@@ -30,6 +30,10 @@ use crate::output::{Printer, complain, is_reader_gone};
 
 /// How often a change is made anew because what it changes was another one by then.
 const ATTEMPTS: usize = 4;
+
+/// Said before, as nobody who gives `--detach` expects it.
+const WAITS: &str = "\
+weft: services are created once those of their depends_on are there; that is waited for, also with --detach";
 
 /// Docker's lines where nobody says whether to wait.
 const HINT: &str = "\
@@ -43,9 +47,6 @@ pub(super) async fn deploy(
     out: &mut Printer,
 ) -> anyhow::Result<ExitCode> {
     let deployment = read(args)?;
-    if args.detach.is_none() && !args.quiet && !args.dry_run {
-        complain(HINT);
-    }
     let current = Current::load(client, &deployment).await?;
     let images = Images::resolve(
         client,
@@ -64,8 +65,11 @@ pub(super) async fn deploy(
     if args.dry_run {
         return tell(&deployment.name, &plan, out);
     }
-    let unchanged = plan.unchanged;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    if args.detach != Some(false) && !args.quiet && plan.steps.iter().any(waits) {
+        complain(WAITS);
+    }
+    let (unchanged, makes_tasks) = (plan.unchanged, plan.steps.iter().any(makes_tasks));
+    let mut ends = Ends::listen()?;
     let mut ledger = Ledger::of(&plan.steps);
     let ids = current.of_stack(&deployment.name);
     let ids = ids.map(|service| (service.spec.name.clone(), service.id.0.clone()));
@@ -73,40 +77,45 @@ pub(super) async fn deploy(
         client,
         deployment: &deployment,
         images: &images,
+        quiet: args.quiet,
         ids: ids.collect(),
     };
-    let (error, cause) = tokio::select! {
-        ended = work.run(plan.steps, &mut ledger, out) => (ended.err(), Cause::Refused),
-        _ = interrupt.recv() => (Some(anyhow!("interrupted")), Cause::Interrupted),
+    let ended = tokio::select! {
+        ended = work.run(plan.steps, &mut ledger, out) => ended.map_err(|error| {
+            let cause = Cause::of(&error);
+            (error, cause)
+        }),
+        why = ends.any() => Err((anyhow!(why), Cause::Interrupted)),
     };
-    match error {
-        Some(error) if is_reader_gone(&error) => return Err(error),
-        Some(error) => bail!("{error:#}\n{}", ledger.text(cause)),
-        None => {}
+    match ended {
+        Err((error, _)) if is_reader_gone(&error) => return Err(error),
+        Err((error, cause)) => bail!("{error:#}\n{}", ledger.text(cause)),
+        Ok(()) => {}
     }
     if unchanged > 0 && !args.quiet {
         complain(&unchanged_text(&deployment.name, unchanged));
     }
-    let mut failed = Vec::new();
-    if args.detach == Some(false) {
-        for service in &deployment.services {
-            let Some(id) = work.ids.get(&service.spec.name) else {
-                continue;
-            };
-            match converge::wait(client, id, args.quiet, out).await {
-                Err(error) if is_reader_gone(&error) => return Err(error),
-                Err(error) => failed.push(error.context(service.spec.name.clone())),
-                Ok(()) => {}
-            }
-            // Who does not want to wait for one does not want to wait for the next one either.
-            let interrupted = tokio::time::timeout(Duration::ZERO, interrupt.recv()).await;
-            if interrupted.is_ok() {
-                break;
-            }
-        }
+    if args.detach.is_none() && !args.quiet && makes_tasks {
+        complain(HINT);
     }
-    out.flush()?;
-    finish(&failed)
+    if args.detach != Some(false) {
+        out.flush()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    work.converge(&mut ends, out).await
+}
+
+/// Whether something else has to be there before the step is sent.
+fn waits(step: &Step) -> bool {
+    matches!(step, Step::CreateService { after, .. } if !after.is_empty())
+}
+
+/// Whether tasks begin with it.
+fn makes_tasks(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::CreateService { .. } | Step::UpdateService { .. }
+    )
 }
 
 /// What the files say, with the bytes of secrets and configs. No node is asked.
@@ -127,14 +136,11 @@ fn tell(stack: &str, plan: &Plan, out: &mut Printer) -> anyhow::Result<ExitCode>
         out.line(line)?;
     }
     out.flush()?;
-    let unsure = lines.len() < plan.steps.len();
-    if unsure {
-        complain(
-            "weft: what secrets hold only managers can compare: the deploy tells where the swarm has \
-             something else",
-        );
-    } else if lines.is_empty() {
+    if lines.is_empty() {
         complain(&format!("stack {stack}: nothing to do"));
+    }
+    if let Some(note) = not_compared(&plan.steps) {
+        complain(&note);
     }
     if plan.unchanged > 0 {
         complain(&unchanged_text(stack, plan.unchanged));
@@ -152,6 +158,8 @@ struct Work<'a> {
     client: &'a Client,
     deployment: &'a Deployment,
     images: &'a Images,
+    /// No progress.
+    quiet: bool,
     /// Of the stack's services, by their names.
     ids: BTreeMap<String, String>,
 }
@@ -164,20 +172,33 @@ impl Work<'_> {
         out: &mut Printer,
     ) -> anyhow::Result<()> {
         for step in steps {
+            self.wait_for_others(&step).await.context(step.failed())?;
+            ledger.begin();
             self.carry_out(step, out).await?;
             ledger.finish();
         }
         Ok(())
     }
 
-    async fn carry_out(&mut self, step: Step, out: &mut Printer) -> anyhow::Result<()> {
-        let failed = step.failed();
-        if let Step::CreateService { after, .. } = &step {
-            for (name, condition) in after {
-                let waited = depends::wait(self.client, name, *condition).await;
-                waited.context(failed.clone())?;
+    /// `depends_on`
+    async fn wait_for_others(&self, step: &Step) -> anyhow::Result<()> {
+        let Step::CreateService { after, .. } = step else {
+            return Ok(());
+        };
+        for (name, condition) in after {
+            let waited = depends::wait(self.client, name, *condition, self.quiet).await;
+            if let Some(why) = waited? {
+                let what = step.what();
+                complain(&format!(
+                    "weft: warning: {what} is created all the same: {why}"
+                ));
             }
         }
+        Ok(())
+    }
+
+    async fn carry_out(&mut self, step: Step, out: &mut Printer) -> anyhow::Result<()> {
+        let failed = step.failed();
         say(step.line(), out)?;
         let done = match &step {
             Step::RemoveService { id, .. } => {
@@ -259,7 +280,7 @@ impl Work<'_> {
                     version = there.meta.version.index;
                 }
                 Err(error) if error.to_string() == "only updates to Labels are allowed" => {
-                    bail!(another(&spec.name));
+                    return Err(Hopeless(another(kind, &spec.name)).into());
                 }
                 Err(error) => return Err(error),
             }
@@ -331,6 +352,44 @@ impl Work<'_> {
     }
 }
 
+impl Work<'_> {
+    /// `--detach=false`: waits for one service after the other. Who does not want to wait for one does not
+    /// want to wait for the next one either.
+    async fn converge(&self, ends: &mut Ends, out: &mut Printer) -> anyhow::Result<ExitCode> {
+        let mut failed = Vec::new();
+        for service in &self.deployment.services {
+            let name = &service.spec.name;
+            let Some(id) = self.ids.get(name) else {
+                continue;
+            };
+            let waited = tokio::select! {
+                waited = converge::wait(self.client, id, self.quiet, out) => Some(waited),
+                () = ends.outside() => None,
+            };
+            match waited {
+                Some(Err(error)) if is_reader_gone(&error) => return Err(error),
+                Some(Err(error)) => failed.push(error.context(name.clone())),
+                Some(Ok(())) => {}
+                None => {
+                    let stack = &self.deployment.name;
+                    out.line_on_the_way(&format!(
+                        "Operation continuing in background.\nUse `weft stack ps {stack}` to check \
+                         progress."
+                    ))?;
+                    break;
+                }
+            }
+            // It was told already.
+            let interrupted = tokio::time::timeout(Duration::ZERO, ends.interrupted()).await;
+            if interrupted.is_ok() {
+                break;
+            }
+        }
+        out.flush()?;
+        finish(&failed)
+    }
+}
+
 fn say(line: Option<String>, out: &mut Printer) -> anyhow::Result<()> {
     match line {
         Some(line) => Ok(out.line_on_the_way(&line)?),
@@ -353,6 +412,8 @@ fn is_another(error: &anyhow::Error, step: &Step) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use weft_stack::Condition;
+
     use super::*;
 
     #[test]
@@ -362,6 +423,19 @@ mod tests {
             unchanged_text("vote", 3),
             "stack vote: 3 services unchanged"
         );
+    }
+
+    #[test]
+    fn what_waits_is_told_before() {
+        let create = |after: Vec<(String, Condition)>| Step::CreateService {
+            spec: ServiceSpec::default(),
+            after,
+        };
+        let network = Step::CreateNetwork(NetworkSpec::default());
+        let alone = create(Vec::new());
+        let behind = create(vec![("vote_db".to_owned(), Condition::Started)]);
+        assert!(waits(&behind) && !waits(&alone) && !waits(&network));
+        assert!(makes_tasks(&alone) && !makes_tasks(&network));
     }
 
     #[test]

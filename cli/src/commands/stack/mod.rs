@@ -10,12 +10,15 @@ mod current;
 mod depends;
 mod deploy;
 mod differences;
+mod ends;
 mod images;
 mod ledger;
 mod ls;
 mod payloads;
+mod ports;
 mod rm;
 mod steps;
+mod turns;
 
 use std::process::ExitCode;
 

@@ -118,6 +118,7 @@ mod tests {
             secrets,
             configs,
             services: Vec::new(),
+            ports: Vec::new(),
             warnings: Vec::new(),
         }
     }

@@ -1,18 +1,22 @@
 //! What is to be done so that the swarm has what a stack says: a list of steps, and nothing for what is
 //! as it should be. The order is docker's (docker/cli `cli/command/stack/swarm/deploy_composefile.go`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem::discriminant;
 use std::sync::Arc;
 
 use weft_model::id::{PayloadId, ServiceId};
 use weft_model::names;
 use weft_model::objects::{NetworkSpec, Payload, PayloadKind, PayloadSpec, Service, ServiceSpec};
-use weft_stack::{Condition, Deployment, Origin, StackPayload, StackService, same};
+use weft_stack::{
+    Condition, Deployment, Origin, Problems, StackNetwork, StackPayload, StackService, same,
+};
 
 use super::current::{Current, stack_of};
 use super::differences;
 use super::images::{Images, image_of};
+use super::ports::Ports;
+use super::turns::in_turn;
 
 /// One change.
 #[derive(Debug, Clone, PartialEq)]
@@ -126,14 +130,29 @@ impl Step {
     /// What begins the text of an error, as docker has it.
     #[must_use]
     pub(super) fn failed(&self) -> String {
-        let verb = match self {
-            Self::RemoveService { .. } => "remove",
-            Self::CreateNetwork(_) | Self::CreatePayload(..) | Self::CreateService { .. } => {
-                "create"
-            }
-            Self::UpdatePayload { .. } | Self::UpdateService { .. } => "update",
-        };
+        // "created" and the others without their end.
+        let verb = self.becoming().trim_end_matches('d');
         format!("failed to {verb} {}", self.what())
+    }
+
+    /// What it is while the step is at work: being `created`.
+    #[must_use]
+    pub(super) fn becoming(&self) -> &'static str {
+        match self {
+            Self::RemoveService { .. } => "removed",
+            Self::CreateNetwork(_) | Self::CreatePayload(..) | Self::CreateService { .. } => {
+                "created"
+            }
+            Self::UpdatePayload { .. } | Self::UpdateService { .. } => "updated",
+        }
+    }
+
+    /// The service that it makes or changes, by name.
+    fn service(&self) -> Option<&str> {
+        match self {
+            Self::CreateService { spec, .. } | Self::UpdateService { spec, .. } => Some(&spec.name),
+            _ => None,
+        }
     }
 }
 
@@ -174,27 +193,18 @@ pub(super) fn plan(
     if prune == Prune::Yes {
         plan.steps.extend(pruned(deployment, current));
     }
+    let removed = plan.steps.iter().filter_map(|step| match step {
+        Step::RemoveService { id, .. } => Some(id.clone()),
+        _ => None,
+    });
+    let ports = Ports::of(deployment, current, &removed.collect());
     for network in &deployment.networks {
-        let name = &network.spec.name;
-        match current.network(name) {
-            None if network.external => problems.push(format!(
-                "network {name:?} is declared as external, but could not be found. You need to create \
-                 a swarm-scoped network before the stack is deployed"
-            )),
-            None => plan.steps.push(Step::CreateNetwork(network.spec.clone())),
-            Some(_) if network.external => {}
-            Some(there) if stack_of(&there.spec.labels) != Some(&deployment.name) => {
-                problems.push(format!(
-                    "failed to create network {name}: network with name {name} already exists, and is not \
-                     of stack {}; write `external: true` to share it, or give it another name",
-                    deployment.name
-                ));
+        match network_step(network, current, &deployment.name) {
+            Ok((step, warning)) => {
+                plan.steps.extend(step);
+                plan.warnings.extend(warning);
             }
-            Some(there) => plan.warnings.extend(unlike(
-                &deployment.name,
-                &there.spec,
-                &network.spec,
-            )),
+            Err(problem) => problems.push(problem),
         }
     }
     let kinds = [
@@ -210,6 +220,7 @@ pub(super) fn plan(
         }
     }
     let mut anew = BTreeSet::new();
+    let mut of_services = Vec::new();
     for service in &deployment.services {
         let there = current.service(&service.spec.name);
         if let Some(there) = there {
@@ -223,15 +234,81 @@ pub(super) fn plan(
             anew.insert(image);
         }
         match step {
-            Some(step) => plan.steps.push(step),
+            Some(step) => of_services.push(step),
             None => plan.unchanged += 1,
         }
     }
     plan.kept.retain(|image| !anew.contains(image));
+    match handed_over(of_services, &ports.handed_over) {
+        Ok(steps) => plan.steps.extend(steps),
+        Err(problem) => problems.push(problem),
+    }
+    if !ports.taken.is_empty() {
+        problems.push(Problems(ports.taken).to_string());
+    }
     if problems.is_empty() {
         Ok(plan)
     } else {
         Err(problems)
+    }
+}
+
+/// What a network needs, and what there is to say of it.
+fn network_step(
+    network: &StackNetwork,
+    current: &Current,
+    stack: &str,
+) -> Result<(Option<Step>, Option<String>), String> {
+    let name = &network.spec.name;
+    match current.network(name) {
+        None if network.external => Err(format!(
+            "network {name:?} is declared as external, but could not be found. You need to create \
+             a swarm-scoped network before the stack is deployed"
+        )),
+        None => Ok((Some(Step::CreateNetwork(network.spec.clone())), None)),
+        Some(_) if network.external => Ok((None, None)),
+        Some(there) if stack_of(&there.spec.labels) != Some(stack) => Err(format!(
+            "failed to create network {name}: network with name {name} already exists, and is not \
+             of stack {stack}; write `external: true` to share it, or give it another name"
+        )),
+        Some(there) => Ok((None, unlike(stack, &there.spec, &network.spec))),
+    }
+}
+
+/// Steps of services in the order of the file, but a service that gives a port up comes before the one
+/// that takes it. It can: it is there, and is updated without waiting for any other.
+fn handed_over(
+    steps: Vec<Step>,
+    givers: &BTreeMap<String, BTreeSet<String>>,
+) -> Result<Vec<Step>, String> {
+    let numbers: BTreeMap<&str, usize> = steps
+        .iter()
+        .enumerate()
+        .filter_map(|(number, step)| Some((step.service()?, number)))
+        .collect();
+    let needs = steps.iter().map(|step| {
+        let givers = step.service().and_then(|name| givers.get(name));
+        let givers = givers.into_iter().flatten();
+        givers
+            .filter_map(|giver| numbers.get(giver.as_str()).copied())
+            .collect::<Vec<usize>>()
+    });
+    let needs: Vec<Vec<usize>> = needs.collect();
+    match in_turn(&needs) {
+        Ok(order) => {
+            let mut steps: Vec<Option<Step>> = steps.into_iter().map(Some).collect();
+            let order = order.into_iter();
+            Ok(order.filter_map(|number| steps[number].take()).collect())
+        }
+        Err(circle) => {
+            let names = circle.iter().filter_map(|number| steps[*number].service());
+            let names: Vec<&str> = names.collect();
+            Err(format!(
+                "services {} take published ports of each other, and one of them has to be first; deploy \
+                 once with another port in one of them, and then as it is now",
+                names.join(", ")
+            ))
+        }
     }
 }
 
@@ -285,7 +362,7 @@ fn payload_step(
     let relabels = there.spec.labels != wanted.spec.labels;
     let is_another = kind == PayloadKind::Config && there.spec.data != wanted.spec.data;
     if is_another || there.spec.templating != wanted.spec.templating {
-        let why = another(name);
+        let why = another(kind, name);
         return Err(format!("failed to update {kind} {name}: {why}"));
     }
     if kind == PayloadKind::Config && !relabels {
@@ -302,11 +379,46 @@ fn payload_step(
 
 /// Docker's text, and the way out: a task would not see other bytes behind a name.
 #[must_use]
-pub(super) fn another(name: &str) -> String {
+pub(super) fn another(kind: PayloadKind, name: &str) -> String {
     format!(
-        "only updates to Labels are allowed; what it holds is not what the swarm has: give it another \
-         name in the file, such as `name: {name}-2`"
+        "only updates to Labels are allowed; what it holds is not what the swarm has: name a new one in \
+         the file (`name: {}`), or take the old one away with `weft {kind} rm {name}` once no service \
+         uses it",
+        next(name)
     )
+}
+
+/// A name of the same that is free, as people number them.
+fn next(name: &str) -> String {
+    let numbered = name.rsplit_once("_v");
+    let numbered = numbered.and_then(|(name, number)| Some((name, number.parse::<u32>().ok()?)));
+    match numbered {
+        Some((name, number)) => format!("{name}_v{}", number.saturating_add(1)),
+        None => format!("{name}_v2"),
+    }
+}
+
+/// What `--dry-run` and a deploy cannot know before it is sent.
+#[must_use]
+pub(super) fn not_compared(steps: &[Step]) -> Option<String> {
+    let names: Vec<&str> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::UpdatePayload { kind, spec, .. } if *kind == PayloadKind::Secret => {
+                Some(spec.name.as_str())
+            }
+            _ => None,
+        })
+        .collect();
+    let s = if names.len() == 1 { "" } else { "s" };
+    (!names.is_empty()).then(|| {
+        format!(
+            "weft: note: what secret{s} {} hold{} is not compared, as nobody is shown a secret's bytes; \
+             a deploy says so where the swarm has others",
+            names.join(", "),
+            if names.len() == 1 { "s" } else { "" }
+        )
+    })
 }
 
 /// Why a service cannot become what it is to be.

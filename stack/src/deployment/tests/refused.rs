@@ -250,6 +250,59 @@ fn two_secrets_are_two_files() {
 }
 
 #[test]
+fn a_file_has_a_place_of_its_own() {
+    let text = "\
+services:
+  web:
+    image: a
+    volumes:
+      - /srv/y/
+      - {type: tmpfs, target: /run/secrets}
+    secrets:
+      - {source: s, target: /srv/y}
+      - {source: t, target: /etc/t}
+    configs:
+      - {source: c, target: /etc//t/./}
+      - {source: d, target: /etc/t/d}
+secrets: {s: {file: x}, t: {file: y}}
+configs: {c: {file: x}, d: {file: y}}
+";
+    let says = [
+        "a.yml:8:9: services.web.secrets duplicate mount point: '/srv/y', which secret 'shop_s' has, and \
+         the mount at a.yml:5:9; give one of them another `target`",
+        "a.yml:11:9: services.web.configs secret reference 'shop_t' and config reference 'shop_c' have a \
+         conflicting target: '/etc//t/./'; give one of them another `target`",
+        "a.yml:12:9: services.web.configs secret reference 'shop_t' and config reference 'shop_d' have a \
+         conflicting target: '/etc/t/d'; give one of them another `target`",
+    ];
+    assert_eq!(refused(text), says);
+    for (target, says) in [
+        ("/a/../b", "must not have \"..\" in it: /a/../b"),
+        ("/./", "destination can't be '/': /./"),
+    ] {
+        let errors = web_refused(&format!("volumes: [\"{target}\"]"));
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        let begin = "a.yml:4:15: services.web.volumes invalid mount target, ";
+        assert!(
+            errors[0].starts_with(&format!("{begin}{says}; ")),
+            "{errors:?}"
+        );
+    }
+}
+
+#[test]
+fn a_network_of_a_service_is_refused_where_it_is_named() {
+    let text = "services:\n  web:\n    image: a\n    networks:\n      n:\n        driver_opts: {a: b}\n\
+                networks: {n: {}}\n";
+    let errors = refused(text);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(
+        errors[0].starts_with("a.yml:5:7: services.web.networks.n has the driver option"),
+        "{errors:?}"
+    );
+}
+
+#[test]
 fn a_host_service_has_what_the_node_has() {
     let errors = refused("services: {web: {image: host, tty: true, environment: [A]}}\n");
     let says = [

@@ -1,10 +1,9 @@
-use std::collections::BTreeMap;
-
 use weft_model::objects::{
-    ContainerSpec, Meta, Network, NetworkAttachmentSpec, Runtime, STACK_IMAGE_LABEL, STACK_LABEL,
-    SecretReference, ServiceEndpoint, ServiceMode, TaskSpec, Version,
+    ContainerSpec, Meta, Network, NetworkAttachmentSpec, PortSpec, PublishMode, Runtime,
+    STACK_IMAGE_LABEL, STACK_LABEL, SecretReference, ServiceEndpoint, ServiceMode, TaskSpec,
+    Version,
 };
-use weft_stack::{Position, StackNetwork};
+use weft_stack::{Position, StackPort};
 
 use super::*;
 
@@ -83,6 +82,7 @@ fn vote() -> Deployment {
         secrets: vec![payload("key", "hunter2", Origin::File("/key".to_owned()))],
         configs: vec![payload("conf", "a=b", Origin::Content("a=b".to_owned()))],
         services: vec![service("db"), service("web")],
+        ports: Vec::new(),
         warnings: Vec::new(),
     }
 }
@@ -119,7 +119,10 @@ fn deployed(deployment: &Deployment) -> Current {
         meta: meta(3),
         spec: current.resolved(&wanted.spec),
         previous_spec: None,
-        endpoint: ServiceEndpoint::default(),
+        endpoint: ServiceEndpoint {
+            ports: wanted.spec.endpoint.ports.clone(),
+            ..ServiceEndpoint::default()
+        },
         update_status: None,
         job_status: None,
         rebalancing: None,
@@ -314,4 +317,166 @@ fn errors_begin_as_dockers() {
         relabels: false,
     };
     assert_eq!(secret.failed(), "failed to update secret vote_key");
+}
+
+fn port(published: u16) -> PortSpec {
+    PortSpec {
+        published,
+        target: 80,
+        ..PortSpec::default()
+    }
+}
+
+/// Has a service publish these, as if its file said so.
+fn publish(deployment: &mut Deployment, key: &str, ports: &[PortSpec]) {
+    let name = format!("vote_{key}");
+    let mut services = deployment.services.iter_mut();
+    let service = services.find(|service| service.key == key);
+    service.expect("a service").spec.endpoint.ports = ports.to_vec();
+    deployment.ports.retain(|port| port.service != name);
+    let ports = ports.iter().enumerate();
+    let ports = ports.filter(|(_, port)| port.published != 0);
+    deployment
+        .ports
+        .extend(ports.map(|(index, port)| StackPort {
+            service: name.clone(),
+            at: Position {
+                file: "stack.yml".into(),
+                line: 7 + index,
+                column: 9,
+            },
+            path: format!("services.{key}.ports.{index}"),
+            spec: port.clone(),
+        }));
+}
+
+#[test]
+fn ports_that_others_keep_are_told_before_anything_is_done() {
+    let mut vote = vote();
+    // A stack of others, and a service without one.
+    let mut other = vote.clone();
+    let labels = BTreeMap::from([(STACK_LABEL.to_owned(), "shop".to_owned())]);
+    other.services[0].spec.name = "shop_db".to_owned();
+    other.services[0].spec.labels = labels;
+    other.services[1].spec.name = "proxy".to_owned();
+    other.services[1].spec.labels.clear();
+    let mut current = deployed(&other);
+    current.services[0].endpoint.ports = vec![port(8080)];
+    current.services[1].endpoint.ports = vec![PortSpec {
+        mode: PublishMode::Host,
+        ..port(53)
+    }];
+    let on_host = PortSpec {
+        mode: PublishMode::Host,
+        ..port(53)
+    };
+    publish(&mut vote, "db", &[port(0), on_host]);
+    assert!(plan(&vote, &current, &Images::default(), Prune::No).is_ok());
+    publish(&mut vote, "web", &[port(8080), port(53), port(81)]);
+    let images = Images::default();
+    let problems = plan(&vote, &current, &images, Prune::No).expect_err("two are taken");
+    assert_eq!(
+        problems,
+        [
+            "stack.yml:7:9: services.web.ports.0 port 8080/tcp is already in use by service shop_db (stack \
+          shop) as an ingress port; publish another port, or remove that service\n\
+          stack.yml:8:9: services.web.ports.1 port 53/tcp is already in use by service proxy as a \
+          host-published port; publish another port, or remove that service"
+        ]
+    );
+}
+
+#[test]
+fn ports_that_the_stack_itself_gives_up_are_taken_after_that() {
+    let mut vote = vote();
+    publish(&mut vote, "web", &[port(80)]);
+    let current = deployed(&vote);
+    assert_eq!(planned(&vote, &current).unchanged, 2);
+    // From one to the other, against the order of the file.
+    publish(&mut vote, "web", &[]);
+    publish(&mut vote, "db", &[port(80)]);
+    assert_eq!(
+        lines(&planned(&vote, &current)),
+        [
+            "Updating service vote_web (id: id-vote_web)",
+            "Updating service vote_db (id: id-vote_db)",
+        ]
+    );
+    // From one that goes.
+    let mut without = vote.clone();
+    without.services.remove(1);
+    let images = Images::default();
+    let pruned = plan(&without, &current, &images, Prune::Yes).expect("a plan");
+    assert_eq!(lines(&pruned)[0], "Removing service vote_web");
+    let problems = plan(&without, &current, &images, Prune::No).expect_err("it stays");
+    assert!(
+        problems[0].contains("by service vote_web of this stack as an ingress port")
+            && problems[0]
+                .ends_with("or have --prune remove that service, which the files do not have"),
+        "{problems:?}"
+    );
+    // From a service whose port managers chose, and who keeps it.
+    publish(&mut vote, "web", &[port(0)]);
+    let mut chosen = current.clone();
+    chosen.services[1].endpoint.ports = vec![port(80)];
+    let problems = plan(&vote, &chosen, &images, Prune::No).expect_err("it is kept");
+    assert!(
+        problems[0].contains("by service vote_web of this stack as an ingress port"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn ports_that_are_exchanged_have_no_order() {
+    let mut vote = vote();
+    publish(&mut vote, "db", &[port(80)]);
+    publish(&mut vote, "web", &[port(81)]);
+    let current = deployed(&vote);
+    publish(&mut vote, "db", &[port(81)]);
+    publish(&mut vote, "web", &[port(80)]);
+    let images = Images::default();
+    let problems = plan(&vote, &current, &images, Prune::No).expect_err("an exchange");
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(
+        problems[0].starts_with("services vote_db, vote_web take published ports of each other"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn another_name_is_the_next_one() {
+    for (name, is) in [
+        ("vote_key", "vote_key_v2"),
+        ("vote_key_v2", "vote_key_v3"),
+        ("vote_key_v", "vote_key_v_v2"),
+    ] {
+        assert_eq!(next(name), is);
+    }
+    let text = another(PayloadKind::Secret, "vote_key");
+    assert!(
+        text.contains("`name: vote_key_v2`") && text.contains("`weft secret rm vote_key`"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_nobody_can_compare_is_noted() {
+    let mut vote = vote();
+    assert_eq!(
+        not_compared(&planned(&vote, &Current::default()).steps),
+        None
+    );
+    vote.secrets
+        .push(payload("pass", "x", Origin::Content("x".to_owned())));
+    let note = not_compared(&planned(&vote, &deployed(&vote)).steps).expect("two");
+    assert!(
+        note.starts_with("weft: note: what secrets vote_key, vote_pass hold is not compared"),
+        "{note}"
+    );
+    vote.secrets.pop();
+    let note = not_compared(&planned(&vote, &deployed(&vote)).steps).expect("one");
+    assert!(
+        note.starts_with("weft: note: what secret vote_key holds is not compared"),
+        "{note}"
+    );
 }

@@ -1,5 +1,7 @@
 //! A stack that is deployed again, or cannot be.
 
+use std::io::Read;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -117,6 +119,11 @@ fn it_can_be_removed_and_deployed_at_once(cluster: &Cluster) {
 
 pub(super) fn what_cannot_be_deployed_makes_nothing(cluster: &Cluster) {
     let image = boxed();
+    let words = ["service", "create", "-d", "--name", "holder"];
+    let more = ["--replicas", "0", "--publish", "8011:80", "host", "true"];
+    cluster
+        .weft("node1", &[&words[..], &more[..]].concat())
+        .done();
     for (file, says) in [
         (
             format!(
@@ -141,6 +148,14 @@ pub(super) fn what_cannot_be_deployed_makes_nothing(cluster: &Cluster) {
             "config not found: nowhere",
         ),
         (
+            format!(
+                "services:\n  one:\n    image: {image}\n    configs: [made]\n    ports: [\"8011:80\"]\n\
+                 configs:\n  made:\n    content: x\n"
+            ),
+            "refused.yml:5:13: services.one.ports.0 port 8011/tcp is already in use by service holder \
+             as an ingress port; publish another port, or remove that service",
+        ),
+        (
             format!("services:\n  one:\n    image: {image}\n    imgae: x\n"),
             "services.one Additional property imgae is not allowed",
         ),
@@ -150,6 +165,7 @@ pub(super) fn what_cannot_be_deployed_makes_nothing(cluster: &Cluster) {
         assert!(said.err.contains(says), "{says:?} is missing: {said:#?}");
         nothing_is_left(cluster, "refused");
     }
+    cluster.weft("node1", &["service", "rm", "holder"]).done();
 }
 
 pub(super) fn whoever_is_waited_for_comes_first(cluster: &Cluster) {
@@ -188,7 +204,36 @@ pub(super) fn what_was_interrupted_is_finished_by_the_next(cluster: &Cluster) {
     };
     // There is no such node, so that the first one waits.
     let nowhere = "      placement:\n        constraints: [node.labels.speed == fast]\n";
+    // What has not come yet is told, whoever ends it.
+    let after = format!(
+        "  next:\n    image: {}\n    depends_on: [late]\n    stop_grace_period: 2s\n",
+        boxed()
+    );
+    let text = file(&format!("{nowhere}{after}"));
+    let said = ended_by(cluster, &written(cluster, "cut.yml", &text), "-TERM");
+    for says in [
+        "waiting for service cut_late: 0/1 running (",
+        "done: network cut_default, service cut_late; not done: service cut_next; run the same command \
+         again to finish",
+    ] {
+        assert!(said.contains(says), "{says:?} is missing: {said}");
+    }
+    remove(cluster, "cut");
+
     let path = written(cluster, "cut.yml", &file(nowhere));
+    ended_by(cluster, &path, "-INT");
+    counts(cluster, "cut", &[("late", "0/1")]);
+
+    let said = try_deploy(cluster, "cut", &file(""), &["--detach=false", "-q"]);
+    assert_eq!(said.code, 0, "{said:#?}");
+    counts(cluster, "cut", &[("late", "1/1")]);
+    remove(cluster, "cut");
+    nothing_is_left(cluster, "cut");
+}
+
+/// Deploys a stack `cut` until its first service is made, and ends that with a signal; what stood on
+/// standard error.
+fn ended_by(cluster: &Cluster, path: &Path, signal: &str) -> String {
     let socket = cluster
         .lab()
         .socket("node1")
@@ -196,11 +241,11 @@ pub(super) fn what_was_interrupted_is_finished_by_the_next(cluster: &Cluster) {
     let mut deploying = Command::new(cluster.program())
         .args(["-H", &format!("unix://{}", socket.display())])
         .args(["stack", "deploy", "--detach=false", "-c"])
-        .arg(&path)
+        .arg(path)
         .arg("cut")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
         .expect("weft can be run");
     eventually("it has made the service", || {
@@ -211,7 +256,7 @@ pub(super) fn what_was_interrupted_is_finished_by_the_next(cluster: &Cluster) {
     thread::sleep(Duration::from_millis(300));
     assert!(deploying.try_wait().expect("a child").is_none(), "it waits");
     let pid = deploying.id().to_string();
-    let killed = Command::new("kill").args(["-INT", &pid]).status();
+    let killed = Command::new("kill").args([signal, &pid]).status();
     assert!(killed.expect("kill runs").success());
     within(Duration::from_secs(10), "it ends", || {
         match deploying.try_wait().expect("a child") {
@@ -219,11 +264,8 @@ pub(super) fn what_was_interrupted_is_finished_by_the_next(cluster: &Cluster) {
             None => Err("it runs"),
         }
     });
-    counts(cluster, "cut", &[("late", "0/1")]);
-
-    let said = try_deploy(cluster, "cut", &file(""), &["--detach=false", "-q"]);
-    assert_eq!(said.code, 0, "{said:#?}");
-    counts(cluster, "cut", &[("late", "1/1")]);
-    remove(cluster, "cut");
-    nothing_is_left(cluster, "cut");
+    let mut said = String::new();
+    let mut errors = deploying.stderr.take().expect("it was asked for");
+    errors.read_to_string(&mut said).expect("text");
+    said
 }
