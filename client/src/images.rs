@@ -22,10 +22,14 @@ pub struct ResolvedImage {
     /// Machines that it runs on; nothing where it does not say.
     #[serde(default)]
     pub platforms: Vec<Platform>,
+    /// Why no registry has said so: it is the image that a node has. Nothing where one has.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub registry_error: String,
 }
 
 impl Client {
-    /// Which image a name stands for now, by the registry that has it. `credentials` are in the form
+    /// Which image a name stands for now, by the registry that has it, or by what a node has where
+    /// that says nothing. `credentials` are in the form
     /// of Docker's header `X-Registry-Auth`; the node keeps nothing of them.
     ///
     /// # Errors

@@ -35,7 +35,9 @@ pub use media::MediaTypeError;
 pub use name::{ImageName, NameError};
 pub use platform::{Platform, PlatformError, choose, platforms};
 pub use pull::{Progress, PullError, pull};
-pub use registry::{Registries, RegistryConfig, RegistryError, RegistrySource, Resolved, TimeOuts};
+pub use registry::{
+    Manner, Registries, RegistryConfig, RegistryError, RegistrySource, Resolved, TimeOuts,
+};
 pub use source::{BlobStream, Manifest, Source, SourceError, SourceErrorKind, SourceFuture};
 pub use store::{BlobWriter, Ingest, Lease, Pruned, Removed, Store, StoreError, Usage};
 pub use unpack::{Unpacked, opaque_attribute, unpack_layer};

@@ -62,6 +62,8 @@ pub enum SourceErrorKind {
     },
     /// It cannot be reached, or fell silent, or broke off: another time it may do.
     Unreachable,
+    /// It could not be reached a moment ago, and was not asked again: a while later it may do.
+    Down,
     /// Its certificate is not trusted, its answer makes no sense: it stays so.
     Unusable,
 }
@@ -91,7 +93,7 @@ impl SourceError {
     pub fn is_transient(&self) -> bool {
         matches!(
             self.kind,
-            SourceErrorKind::Busy { .. } | SourceErrorKind::Unreachable
+            SourceErrorKind::Busy { .. } | SourceErrorKind::Unreachable | SourceErrorKind::Down
         )
     }
 }

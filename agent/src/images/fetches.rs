@@ -16,6 +16,15 @@ pub(super) type Asker = Zeroizing<String>;
 /// How a fetch ended: the image's manifest, or why there is none.
 pub(super) type Outcome = Result<Digest, Arc<anyhow::Error>>;
 
+/// What an image is fetched for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Occasion {
+    /// A task is to start.
+    Task,
+    /// Somebody says so: registries are asked whatever is remembered of them.
+    Command,
+}
+
 /// Those under way, by name.
 #[derive(Default)]
 pub(super) struct Fetches(Mutex<BTreeMap<ImageName, Arc<Fetch>>>);
@@ -29,6 +38,7 @@ impl std::fmt::Debug for Fetches {
 /// One of them.
 pub(super) struct Fetch {
     asker: Asker,
+    occasion: Occasion,
     /// How far it is.
     pub(super) progress: Arc<Progress>,
     doing: Mutex<Option<(Digest, Stage)>>,
@@ -36,9 +46,10 @@ pub(super) struct Fetch {
 }
 
 impl Fetch {
-    fn new(asker: Asker) -> Self {
+    fn new(asker: Asker, occasion: Occasion) -> Self {
         Self {
             asker,
+            occasion,
             progress: Arc::default(),
             doing: Mutex::default(),
             outcome: watch::Sender::new(None),
@@ -48,6 +59,17 @@ impl Fetch {
     /// For whom it is.
     pub(super) fn asker(&self) -> &Asker {
         &self.asker
+    }
+
+    /// What for.
+    pub(super) fn occasion(&self) -> Occasion {
+        self.occasion
+    }
+
+    /// True where its failure is one for this asker on this occasion, too: it was asked by the same, and
+    /// as insistently.
+    pub(super) fn speaks_for(&self, asker: &Asker, occasion: Occasion) -> bool {
+        self.asker == *asker && (occasion == Occasion::Task || self.occasion == occasion)
     }
 
     /// Tells other nodes who ask what is done about which image.
@@ -121,12 +143,17 @@ impl Fetches {
     }
 
     /// Joins the fetch of an image, or begins one.
-    pub(super) fn join(self: &Arc<Self>, name: &ImageName, asker: Asker) -> Joined {
+    pub(super) fn join(
+        self: &Arc<Self>,
+        name: &ImageName,
+        asker: Asker,
+        occasion: Occasion,
+    ) -> Joined {
         let mut all = self.lock();
         if let Some(fetch) = all.get(name) {
             return Joined::Shared(Arc::clone(fetch));
         }
-        let fetch = Arc::new(Fetch::new(asker));
+        let fetch = Arc::new(Fetch::new(asker, occasion));
         all.insert(name.clone(), Arc::clone(&fetch));
         drop(all);
         Joined::Own(Carried {
@@ -160,7 +187,7 @@ mod tests {
     }
 
     fn own(fetches: &Arc<Fetches>, of: &str) -> Carried {
-        let Joined::Own(carried) = fetches.join(&name(), asker(of)) else {
+        let Joined::Own(carried) = fetches.join(&name(), asker(of), Occasion::Task) else {
             unreachable!("nobody else is at it")
         };
         carried
@@ -170,7 +197,7 @@ mod tests {
     async fn whoever_wants_it_shares_the_fetch_and_its_end() {
         let fetches = Arc::new(Fetches::default());
         let carried = own(&fetches, "a");
-        let Joined::Shared(shared) = fetches.join(&name(), asker("b")) else {
+        let Joined::Shared(shared) = fetches.join(&name(), asker("b"), Occasion::Task) else {
             unreachable!("somebody is at it")
         };
         assert_eq!(shared.asker().as_str(), "a");
@@ -186,6 +213,21 @@ mod tests {
         assert_eq!(ended, image);
         // The next one begins anew.
         drop(own(&fetches, "c"));
+    }
+
+    #[test]
+    fn a_failure_is_one_for_who_would_have_asked_alike() {
+        let of = |occasion| Fetch::new(asker("a"), occasion);
+        for (fetch, occasion, speaks) in [
+            (of(Occasion::Task), Occasion::Task, true),
+            (of(Occasion::Command), Occasion::Task, true),
+            (of(Occasion::Command), Occasion::Command, true),
+            // It may have gone by what is remembered.
+            (of(Occasion::Task), Occasion::Command, false),
+        ] {
+            assert_eq!(fetch.speaks_for(&asker("a"), occasion), speaks);
+            assert!(!fetch.speaks_for(&asker("b"), occasion));
+        }
     }
 
     #[tokio::test]

@@ -39,12 +39,13 @@ use anyhow::Context as _;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use weft_images::{
-    Credentials, Digest, Image, ImageName, Platform, Registries, RegistryConfig, Source, Store,
-    pull,
+    Credentials, Digest, Image, ImageName, Manner, Platform, Registries, RegistryConfig, Source,
+    Store, pull,
 };
 use weft_swarm::door::DoorSample;
 
 pub(crate) use circle::{Circle, Peer, port};
+pub(crate) use fetches::Occasion;
 pub(crate) use ready::Ready;
 
 use crate::blocking::blocking;
@@ -197,10 +198,12 @@ impl Images {
         &self,
         name: &ImageName,
         asker: Asker,
+        occasion: Occasion,
         told: &(dyn Fn(u64, u64) + Sync),
     ) -> anyhow::Result<Digest> {
         loop {
-            let (fetch, own) = match self.0.fetches().join(name, asker.clone()) {
+            let joined = self.0.fetches().join(name, asker.clone(), occasion);
+            let (fetch, own) = match joined {
                 Joined::Shared(fetch) => (fetch, false),
                 Joined::Own(carried) => {
                     let fetch = Arc::clone(carried.fetch());
@@ -210,8 +213,9 @@ impl Images {
             };
             match wait(&fetch, told).await {
                 Ok(manifest) => return Ok(manifest),
-                // Another one was refused: this one may be somebody else to the registry.
-                Err(_) if !own && *fetch.asker() != asker => {}
+                // Another one was refused: this one may be somebody else to the registry, or ask where
+                // that one did not.
+                Err(_) if !own && !fetch.speaks_for(&asker, occasion) => {}
                 Err(error) => return Err(anyhow::anyhow!("{error:#}")),
             }
         }
@@ -274,7 +278,11 @@ impl Inner {
     /// Fetches an image: which one it is, whose turn it is, and then all of it.
     async fn fetch(&self, name: &ImageName, fetch: &Fetch) -> anyhow::Result<Digest> {
         let credentials = credentials(fetch.asker())?;
-        let pinned = self.pinned(name, credentials.as_ref()).await?;
+        let manner = match fetch.occasion() {
+            Occasion::Command => Manner::Again,
+            Occasion::Task => self.manner(name).await,
+        };
+        let pinned = self.pinned(name, credentials.as_ref(), manner).await?;
         let image = pinned
             .digest()
             .cloned()
@@ -285,7 +293,8 @@ impl Inner {
             self.name(&here.manifest, names).await?;
             return Ok(here.manifest);
         }
-        let registry: Arc<dyn Source> = Arc::new(self.registries.source(credentials));
+        let registry = self.registries.source(credentials, manner.unhurried());
+        let registry: Arc<dyn Source> = Arc::new(registry);
         let sources: Vec<Arc<dyn Source>> = match self.peers(&image) {
             Some(peers) => {
                 let wait = self.turn(&peers, &image, fetch).await;

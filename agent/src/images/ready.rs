@@ -12,7 +12,7 @@ use weft_model::objects::ContainerSpec;
 use zeroize::Zeroizing;
 
 use super::Images;
-use super::fetches::Asker;
+use super::fetches::{Asker, Occasion};
 use crate::blocking::blocking;
 
 /// Between two words about how far something is.
@@ -71,7 +71,7 @@ impl Drop for Kept {
 impl Images {
     /// Makes the image of a task ready, and says how far that is. What is here by its digest nobody is
     /// asked for. By a tag alone it is asked for each time, as docker does; what is here is taken where
-    /// nobody answers. Cancel-safe: what was begun goes on, and is found by the next call.
+    /// nobody answers soon. Cancel-safe: what was begun goes on, and is found by the next call.
     ///
     /// # Errors
     /// Nobody has the image, or not for this machine, or not for whoever asks; the disk's.
@@ -115,7 +115,7 @@ impl Images {
             return Ok(image.manifest);
         }
         let told = |done, total| said(progress("pulling", short, done, total));
-        let error = match self.pull(name, asker, &told).await {
+        let error = match self.pull(name, asker, Occasion::Task, &told).await {
             Ok(manifest) => return Ok(manifest),
             Err(error) => error,
         };

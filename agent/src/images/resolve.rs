@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::time::timeout;
-use weft_images::{Credentials, Digest, ImageName, Platform, RegistryError, Resolved};
+use weft_images::{Credentials, Digest, ImageName, Manner, Platform, RegistryError, Resolved};
 use zeroize::Zeroizing;
 
 use super::{Images, Inner, credentials};
@@ -15,21 +15,33 @@ use crate::blocking::blocking;
 /// How long a registry may take to say which image a name stands for, before others are asked.
 const REGISTRY: Duration = Duration::from_secs(15);
 
+/// Which image a name stands for, and who says so.
+#[derive(Debug)]
+pub(crate) struct Meaning {
+    /// The image.
+    pub(crate) resolved: Resolved,
+    /// Why no registry says so: it is the image that a node has.
+    pub(crate) registry_error: Option<RegistryError>,
+}
+
 impl Images {
     /// Which image a name stands for: by its registry; where that does not answer, by what is here or
     /// on another node, so that a cluster without a registry works with what was loaded.
     ///
     /// # Errors
     /// Neither a registry nor a node knows it.
-    pub(crate) async fn resolve(
-        &self,
-        name: &ImageName,
-        asker: String,
-    ) -> anyhow::Result<Resolved> {
+    pub(crate) async fn resolve(&self, name: &ImageName, asker: String) -> anyhow::Result<Meaning> {
         let credentials = credentials(&Zeroizing::new(asker))?;
-        let asked = self.0.registries.resolve(name, credentials.as_ref());
+        let manner = self.0.manner(name).await;
+        let registries = &self.0.registries;
+        let asked = registries.resolve(name, credentials.as_ref(), manner);
         let error = match timeout(REGISTRY, asked).await {
-            Ok(Ok(resolved)) => return Ok(resolved),
+            Ok(Ok(resolved)) => {
+                return Ok(Meaning {
+                    resolved,
+                    registry_error: None,
+                });
+            }
             Ok(Err(error)) => error,
             Err(_) => RegistryError::Silent {
                 host: name.registry_host().to_owned(),
@@ -38,13 +50,32 @@ impl Images {
         };
         let others_too = error.is_transient();
         match self.0.without_registry(name, others_too).await? {
-            Some((digest, platforms)) => Ok(Resolved { digest, platforms }),
+            Some((digest, platforms)) => Ok(Meaning {
+                resolved: Resolved { digest, platforms },
+                registry_error: Some(error),
+            }),
             None => Err(error).with_context(|| format!("no registry tells of {}", name.familiar())),
         }
     }
 }
 
 impl Inner {
+    /// How the registry of an image is asked for it: where the node has one of that very name, all of
+    /// it, that is what it goes on with, so it waits a moment only.
+    pub(super) async fn manner(&self, name: &ImageName) -> Manner {
+        let (store, word) = (self.store().clone(), name.to_string());
+        let is_here = blocking(move || {
+            let image = store.find(&word)?;
+            anyhow::Ok(image.is_some_and(|image| store.has_layers(&image)))
+        });
+        // What is wrong with the store is told by whoever needs the image.
+        if matches!(is_here.await, Ok(Ok(true))) {
+            Manner::Brief
+        } else {
+            Manner::Usual
+        }
+    }
+
     /// The name with the digest of its image.
     ///
     /// # Errors
@@ -53,11 +84,13 @@ impl Inner {
         &self,
         name: &ImageName,
         credentials: Option<&Credentials>,
+        manner: Manner,
     ) -> anyhow::Result<ImageName> {
         if name.digest().is_some() {
             return Ok(name.clone());
         }
-        let error = match self.registries.digest(name, credentials).await {
+        let asked = self.registries.digest(name, credentials, manner);
+        let error = match asked.await {
             Ok(digest) => return Ok(name.with_digest(digest)),
             Err(error) => error,
         };

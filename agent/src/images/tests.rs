@@ -21,7 +21,7 @@ use super::lines::Lines;
 use super::peers::rank;
 use super::resolve::nobody;
 use super::words::{blob_path, turn_path};
-use super::{Circle, Images, Peer};
+use super::{Circle, Images, Occasion, Peer};
 use crate::images::turn::{Rank, Said, Stage};
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -195,7 +195,44 @@ fn name(text: &str) -> ImageName {
 }
 
 async fn pulled(images: &Images, name: &ImageName) -> anyhow::Result<Digest> {
-    images.pull(name, Zeroizing::default(), &|_, _| {}).await
+    pulled_for(images, name, Occasion::Command).await
+}
+
+async fn pulled_for(
+    images: &Images,
+    name: &ImageName,
+    occasion: Occasion,
+) -> anyhow::Result<Digest> {
+    let asker = Zeroizing::default();
+    images.pull(name, asker, occasion, &|_, _| {}).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_registry_what_is_here_counts_and_it_is_asked_once() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let one = images(&dir, "one");
+    let (manifest, _) = image(one.store());
+    let loaded = name("registry.invalid/app:1");
+    one.store().set_name(&loaded, &manifest).expect("a name");
+    let mut whys = Vec::new();
+    for _ in 0..2 {
+        let meaning = one.resolve(&loaded, String::new()).await;
+        let meaning = meaning.expect("it is here");
+        assert_eq!(meaning.resolved.digest, manifest);
+        assert_eq!(meaning.resolved.platforms.len(), 1);
+        let why = meaning.registry_error.expect("no registry says so");
+        whys.push(why.to_string());
+    }
+    assert!(whys[0].contains("registry.invalid"), "{whys:?}");
+    assert!(!whys[0].contains("remembered"), "{whys:?}");
+    assert!(whys[1].starts_with(&whys[0]), "{whys:?}");
+    assert!(whys[1].contains("(remembered: asked "), "{whys:?}");
+    // So it is for a task that starts; who says "pull" has it asked.
+    for (occasion, is_remembered) in [(Occasion::Task, true), (Occasion::Command, false)] {
+        let error = pulled_for(&one, &loaded, occasion).await;
+        let error = format!("{:#}", error.expect_err("no registry"));
+        assert_eq!(error.contains("remembered"), is_remembered, "{error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -285,10 +322,11 @@ async fn what_is_handed_out_is_what_images_are_made_of_and_to_members_only() {
     let rank = Rank("7".to_owned());
     let said = lines.turn(&*asks, &peer, &path, rank.clone()).await;
     assert_eq!(said.expect("an answer"), Said::HasNot);
-    let joined = one
-        .0
-        .fetches()
-        .join(&name("registry.invalid/new"), Zeroizing::default());
+    let joined = one.0.fetches().join(
+        &name("registry.invalid/new"),
+        Zeroizing::default(),
+        Occasion::Task,
+    );
     let super::Joined::Own(carried) = joined else {
         unreachable!("nobody is at it")
     };

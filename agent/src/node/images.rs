@@ -18,6 +18,7 @@ use super::image_shapes::{detail, refused, steps, summary};
 use super::pipe::{PipeReader, PipeWriter};
 use crate::api::{Answer, ApiError, ImageCalls};
 use crate::blocking::blocking;
+use crate::images::Occasion;
 
 /// Lines that wait for the client.
 const LINES: usize = 16;
@@ -81,7 +82,7 @@ impl ImageCalls for Node {
                 // What a slow client does not see is told by the next one.
                 drop(sender.try_send(line_of(&line)));
             };
-            match images.pull(&name, asker, &told).await {
+            match images.pull(&name, asker, Occasion::Command, &told).await {
                 Ok(manifest) => {
                     for line in pulled(&name, before.as_ref(), &manifest) {
                         say(&sender, &ImageProgress::status(line)).await;
@@ -176,7 +177,8 @@ impl ImageCalls for Node {
                 name.familiar()
             ))
         })?;
-        let resolved = resolved.map_err(|error| unresolved(&error))?;
+        let meaning = resolved.map_err(|error| unresolved(&error))?;
+        let resolved = meaning.resolved;
         let platforms = resolved.platforms.into_iter().map(|platform| Platform {
             architecture: platform.architecture,
             os: platform.os,
@@ -185,6 +187,10 @@ impl ImageCalls for Node {
             name: name.with_digest(resolved.digest.clone()).to_string(),
             digest: resolved.digest.to_string(),
             platforms: platforms.collect(),
+            registry_error: meaning
+                .registry_error
+                .map(|error| error.to_string())
+                .unwrap_or_default(),
         })
     }
 }

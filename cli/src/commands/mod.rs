@@ -1,5 +1,6 @@
 //! What each command does.
 
+mod asking;
 mod capture;
 mod complete;
 mod converge;

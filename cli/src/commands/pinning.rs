@@ -7,6 +7,7 @@ use weft_images::{DockerConfig, ImageName};
 use weft_model::objects::{Platform, PullOptions, Runtime, TaskSpec};
 
 use crate::args::RegistryArgs;
+use crate::commands::asking;
 use crate::output::complain;
 
 /// What a task is to be made of.
@@ -18,9 +19,11 @@ pub(super) struct Pinned {
     asks: Option<PullOptions>,
     /// Why the digest is not known, where that was asked for.
     failed: Option<String>,
+    /// Why the digest is that of an image that a node has, and not what a registry says.
+    of_a_node: Option<String>,
 }
 
-/// Asks which image it is.
+/// Asks which image it is; says so where that takes its time, unless `quiet`.
 ///
 /// # Errors
 /// What `docker login` has kept cannot be read.
@@ -28,6 +31,7 @@ pub(super) async fn pin(
     client: &Client,
     image: &str,
     registry: RegistryArgs,
+    quiet: bool,
 ) -> anyhow::Result<Pinned> {
     let given = || Pinned {
         image: image.to_owned(),
@@ -54,11 +58,18 @@ pub(super) async fn pin(
     }
     let header = pinned.asks.as_ref().map(|asks| &*asks.registry_auth);
     let header = header.filter(|header| *header != PullOptions::NOBODY);
-    let resolved = client.resolve_image(&pinned.image, header).await;
+    let answer = client.resolve_image(&pinned.image, header);
+    let resolved = if quiet {
+        answer.await
+    } else {
+        asking::told(&name, answer).await
+    };
     match resolved.and_then(|resolved| named(&resolved).map(|name| (name, resolved))) {
         Ok((name, resolved)) => {
             pinned.image = name;
             pinned.platforms = platforms(resolved.platforms);
+            let why = resolved.registry_error;
+            pinned.of_a_node = Some(why).filter(|why| !why.is_empty());
         }
         Err(error) => pinned.failed = Some(format!("{error:#}")),
     }
@@ -90,6 +101,21 @@ impl Pinned {
         }
     }
 
+    /// As if a node had the image, and no registry had answered.
+    #[cfg(test)]
+    pub(super) fn of_a_node(image: &str, why: &str) -> Self {
+        Self {
+            of_a_node: Some(why.to_owned()),
+            ..Self::of(image, None)
+        }
+    }
+
+    /// Its name, with a digest where that is known.
+    #[must_use]
+    pub(super) fn image(&self) -> &str {
+        &self.image
+    }
+
     /// Puts the image into a specification.
     pub(super) fn apply(&self, task: &mut TaskSpec) {
         task.container.image.clone_from(&self.image);
@@ -110,6 +136,13 @@ impl Pinned {
     #[must_use]
     pub(super) fn failed(&self) -> Option<&str> {
         self.failed.as_deref()
+    }
+
+    /// Why no registry has said which image it is, though it was asked for: nobody knows it, or it is the
+    /// one that a node has.
+    #[must_use]
+    pub(super) fn unsaid(&self) -> Option<&str> {
+        self.failed.as_deref().or(self.of_a_node.as_deref())
     }
 
     /// What [`Pinned::warn`] tells, a line each.
@@ -228,8 +261,7 @@ mod tests {
         let pinned = Pinned {
             image: format!("nginx:latest@{digest}"),
             platforms: vec![platform("amd64", "linux")],
-            asks: None,
-            failed: None,
+            ..Pinned::default()
         };
         assert!(pinned.warning().is_empty());
         task.container.pull_options.registry_auth = "e30".to_owned();

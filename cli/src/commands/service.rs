@@ -133,7 +133,7 @@ async fn create(client: &Client, args: ServiceCreateArgs, out: &mut Printer) -> 
     let registry = args.registry;
     let mut spec = spec(args)?;
     let image = spec.task.container.image.clone();
-    let pinned = pinning::pin(client, &image, registry).await?;
+    let pinned = pinning::pin(client, &image, registry, quiet).await?;
     pinned.apply(Arc::make_mut(&mut spec.task));
     let service: Service = if named {
         client.post("/v1/services", &spec).await?

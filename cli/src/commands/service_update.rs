@@ -166,7 +166,10 @@ async fn respecify(
     let leaves = networks(client, &args.change.network_rm).await?;
     let path = paths::service(&args.service);
     let pinned = match &args.change.image {
-        Some(image) => Some(pinning::pin(client, image, args.change.registry).await?),
+        Some(image) => {
+            let registry = args.change.registry;
+            Some(pinning::pin(client, image, registry, args.quiet).await?)
+        }
         None => None,
     };
     for attempt in 1.. {

@@ -62,10 +62,19 @@ impl Attempts {
                 .and_then(Option::as_ref)
                 .is_some_and(|error| !error.is_transient());
         let pause = self.pause();
-        if decided || self.open().is_empty() || self.rounds >= ROUNDS || pause > MAX_PAUSE {
+        let over = decided || self.is_hopeless();
+        if over || self.rounds >= ROUNDS || pause > MAX_PAUSE {
             return Err(self.errors.iter().rev().find_map(Clone::clone));
         }
         Ok(pause)
+    }
+
+    /// Nobody is left who may answer otherwise within a few seconds.
+    fn is_hopeless(&self) -> bool {
+        self.open().into_iter().all(|n| {
+            let error = self.errors[n].as_ref();
+            error.is_some_and(|error| error.kind == SourceErrorKind::Down)
+        })
     }
 
     /// As long as it takes until the first of them may answer otherwise.
@@ -142,6 +151,20 @@ mod tests {
         let said = attempts.next_pause().expect_err("the last one decides");
         assert_eq!(said.expect("an error").kind, SourceErrorKind::Missing);
         assert_eq!(Attempts::new(0, true).next_pause(), Err(None));
+    }
+
+    #[test]
+    fn who_was_not_asked_again_is_not_waited_for() {
+        let mut attempts = Attempts::new(2, true);
+        attempts.failed(0, error(SourceErrorKind::Missing));
+        attempts.failed(1, error(SourceErrorKind::Down));
+        let said = attempts.next_pause().expect_err("nobody is left");
+        assert_eq!(said.expect("an error").kind, SourceErrorKind::Down);
+        // Another one may have it soon.
+        let mut attempts = Attempts::new(2, true);
+        attempts.failed(0, error(SourceErrorKind::Unreachable));
+        attempts.failed(1, error(SourceErrorKind::Down));
+        assert_eq!(attempts.next_pause(), Ok(FIRST_PAUSE));
     }
 
     #[test]

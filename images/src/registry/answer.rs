@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::error::{RegistryError, tame};
 use super::exchange;
+use super::manner::Manner;
 use crate::name::ImageName;
 
 /// Longest text of an error that is read, in bytes.
@@ -20,6 +21,8 @@ const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Subject<'a> {
     pub(super) name: &'a ImageName,
+    /// How its registry is asked, and who else has to be.
+    pub(super) manner: Manner,
 }
 
 impl Subject<'_> {

@@ -10,10 +10,11 @@ use url::Url;
 
 use super::answer::{self, Subject};
 use super::challenge;
-use super::config::{Endpoint, RegistryConfig, authority, is_insecure};
+use super::config::{Endpoint, RegistryConfig, authority, has_port, is_insecure};
 use super::connect::TimeOuts;
 use super::error::{RegistryError, tame};
 use super::exchange::{Ask, Exchange};
+use super::manner::Manner;
 use super::tls::Trust;
 use super::token::{Key, Tokens};
 use crate::credentials::Credentials;
@@ -85,6 +86,7 @@ impl Client {
         name: &ImageName,
         wanted: Wanted<'_>,
         credentials: Option<&Credentials>,
+        manner: Manner,
     ) -> Result<Answer, RegistryError> {
         // What is for the registry is not for its mirrors.
         let credentials =
@@ -101,10 +103,21 @@ impl Client {
         let mut last = None;
         for scheme in schemes {
             match self
-                .get_by(scheme, endpoint, name, wanted, credentials)
+                .get_by(scheme, endpoint, name, wanted, credentials, manner)
                 .await
             {
-                Err(error) if error.is_down() => last = Some(error),
+                Err(error) if error.is_down() => {
+                    // A name, and a port that is given, are the same by any scheme.
+                    let is_the_same = match error.cause() {
+                        RegistryError::Name { .. } => true,
+                        RegistryError::Connect { .. } => has_port(&endpoint.host),
+                        _ => false,
+                    };
+                    last = Some(error);
+                    if is_the_same {
+                        break;
+                    }
+                }
                 heard => {
                     let mut plain = self.plain.lock().unwrap_or_else(PoisonError::into_inner);
                     plain.insert(endpoint.host.clone(), *scheme == "http");
@@ -125,8 +138,9 @@ impl Client {
         name: &ImageName,
         wanted: Wanted<'_>,
         credentials: Option<&Credentials>,
+        manner: Manner,
     ) -> Result<Answer, RegistryError> {
-        let subject = Subject { name };
+        let subject = Subject { name, manner };
         let key = Key {
             host: endpoint.host.clone(),
             repository: name.path().to_owned(),
@@ -140,7 +154,7 @@ impl Client {
             if let Some(header) = &header {
                 ask.authorize(header)?;
             }
-            let (answer, redirected) = self.follow(ask).await?;
+            let (answer, redirected) = self.follow(ask, manner).await?;
             let status = answer.response.status();
             if status == StatusCode::OK || status == StatusCode::PARTIAL_CONTENT {
                 return Ok(answer);
@@ -173,10 +187,10 @@ impl Client {
     }
 
     /// The answer, and whether another host than the first gave it. Others get no `Authorization`.
-    async fn follow(&self, mut ask: Ask) -> Result<(Answer, bool), RegistryError> {
+    async fn follow(&self, mut ask: Ask, manner: Manner) -> Result<(Answer, bool), RegistryError> {
         let mut redirected = false;
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.exchange.send(&ask).await?;
+            let response = self.exchange.send(&ask, manner).await?;
             let host = ask.host();
             if !is_redirect(response.status()) {
                 return Ok((Answer { host, response }, redirected));

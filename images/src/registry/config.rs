@@ -114,6 +114,12 @@ pub(super) fn is_insecure(configs: &BTreeMap<String, RegistryConfig>, host: &str
     configs.get(host).is_some_and(|config| config.insecure) || is_loopback(host)
 }
 
+/// True where a host says its port, which is that of both schemes then.
+pub(super) fn has_port(host: &str) -> bool {
+    host.rsplit_once(':')
+        .is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// The name without its port and without the brackets of IPv6.
 pub(super) fn bare_host(host: &str) -> &str {
     if let Some(rest) = host.strip_prefix('[') {
@@ -199,6 +205,16 @@ mod tests {
             "registry.example",
         ] {
             assert!(!is_insecure(&none, host), "{host}");
+        }
+    }
+
+    #[test]
+    fn ports_that_are_given() {
+        for host in ["registry.example:5000", "127.0.0.1:1", "[::1]:5000"] {
+            assert!(has_port(host), "{host}");
+        }
+        for host in ["registry.example", "127.0.0.1", "[::1]", ""] {
+            assert!(!has_port(host), "{host}");
         }
     }
 

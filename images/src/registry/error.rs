@@ -76,6 +76,14 @@ pub enum RegistryError {
         /// What rustls says.
         reason: String,
     },
+    /// It could not be reached a moment ago, and was not asked again.
+    #[error("{error} (remembered: asked {} s ago)", .ago.as_secs())]
+    Remembered {
+        /// What came of asking it.
+        error: Box<Self>,
+        /// How long ago that was.
+        ago: Duration,
+    },
     /// It took the request, or began to answer, and fell silent.
     #[error("{host} has not said anything for {} s", .limit.as_secs_f32())]
     Silent {
@@ -156,6 +164,7 @@ impl RegistryError {
             Self::RateLimited { .. }
             | Self::Name { .. }
             | Self::Connect { .. }
+            | Self::Remembered { .. }
             | Self::Silent { .. }
             | Self::Cut { .. } => true,
             Self::Server { status, .. } => *status >= 500,
@@ -165,10 +174,23 @@ impl RegistryError {
 
     /// True where nothing at all was heard from the host.
     pub(super) fn is_down(&self) -> bool {
+        self.is_unreached() || matches!(self.cause(), Self::Tls { .. })
+    }
+
+    /// True where it does not show that somebody is there.
+    pub(super) fn is_unreached(&self) -> bool {
         matches!(
-            self,
-            Self::Name { .. } | Self::Connect { .. } | Self::Silent { .. } | Self::Tls { .. }
+            self.cause(),
+            Self::Name { .. } | Self::Connect { .. } | Self::Silent { .. }
         )
+    }
+
+    /// What came of asking, be it now or a moment ago.
+    pub(super) fn cause(&self) -> &Self {
+        match self {
+            Self::Remembered { error, .. } => error,
+            other => other,
+        }
     }
 }
 
@@ -180,6 +202,7 @@ impl From<RegistryError> for SourceError {
             RegistryError::RateLimited { retry_after, .. } => SourceErrorKind::Busy {
                 retry_after: *retry_after,
             },
+            RegistryError::Remembered { .. } => SourceErrorKind::Down,
             other if other.is_transient() => SourceErrorKind::Unreachable,
             _ => SourceErrorKind::Unusable,
         };

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,19 +20,27 @@ use url::Url;
 
 use super::connect::{Connector, TimeOuts};
 use super::error::RegistryError;
+use super::manner::Manner;
 use super::tls::Trust;
+use super::unreached::{Unreached, Waited};
 use crate::source::SourceError;
 
 /// Idle connections to one host that are kept: as many as layers are fetched at once.
 const KEPT: usize = 3;
 /// For how long.
 const KEPT_FOR: Duration = Duration::from_secs(60);
+/// How long the head of an answer may take where there is an answer without it.
+const BRIEF_ANSWER: Duration = Duration::from_secs(8);
 
-/// Sends requests.
+/// Sends requests, and remembers who could not be reached. One lock, never held over an await.
 #[derive(Debug)]
 pub(super) struct Exchange {
     client: Client<Connector, Full<Bytes>>,
+    /// Its connections are given up sooner.
+    brief: Client<Connector, Full<Bytes>>,
     times: TimeOuts,
+    /// By scheme, host and port.
+    unreached: Mutex<Unreached>,
 }
 
 /// What is asked.
@@ -77,13 +85,25 @@ impl Ask {
 
 impl Exchange {
     pub(super) fn new(trust: Arc<Trust>, times: TimeOuts) -> Self {
-        let connector = Connector::new(trust, times.connect);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(KEPT_FOR)
-            .pool_max_idle_per_host(KEPT)
-            .pool_timer(TokioTimer::new())
-            .build(connector);
-        Self { client, times }
+        let client = |limits| -> Client<Connector, Full<Bytes>> {
+            Client::builder(TokioExecutor::new())
+                .pool_idle_timeout(KEPT_FOR)
+                .pool_max_idle_per_host(KEPT)
+                .pool_timer(TokioTimer::new())
+                .build(Connector::new(Arc::clone(&trust), limits))
+        };
+        Self {
+            client: client(times.usual()),
+            brief: client(times.brief()),
+            times,
+            unreached: Mutex::default(),
+        }
+    }
+
+    fn unreached(&self) -> MutexGuard<'_, Unreached> {
+        self.unreached
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How long a body may be silent.
@@ -94,9 +114,18 @@ impl Exchange {
     /// The head of the answer, whatever its status is.
     ///
     /// # Errors
-    /// There is none: name, connection, TLS, silence.
-    pub(super) async fn send(&self, ask: &Ask) -> Result<Response<Incoming>, RegistryError> {
+    /// There is none: name, connection, TLS, silence, now or a moment ago.
+    pub(super) async fn send(
+        &self,
+        ask: &Ask,
+        manner: Manner,
+    ) -> Result<Response<Incoming>, RegistryError> {
         let host = ask.host();
+        let origin = ask.url.origin().ascii_serialization();
+        let remembered = self.unreached().recall(&origin, manner, Instant::now());
+        if let Some(error) = remembered {
+            return Err(error);
+        }
         let uri: Uri = ask
             .url
             .as_str()
@@ -113,13 +142,83 @@ impl Exchange {
             USER_AGENT,
             HeaderValue::from_static(concat!("weft/", env!("CARGO_PKG_VERSION"))),
         );
+        let times = self.times;
         // The connection has its own limits; this one is for the answer.
-        let limit = self.times.connect + self.times.idle;
-        match timeout(limit, self.client.request(request)).await {
+        let (client, limit) = match manner {
+            Manner::Brief => (&self.brief, times.brief + times.idle.min(BRIEF_ANSWER)),
+            _ => (&self.client, times.connect + times.idle),
+        };
+        let question = Question {
+            exchange: self,
+            host: &host,
+            origin: &origin,
+            manner,
+            begun: Instant::now(),
+            is_over: false,
+        };
+        let answer = match timeout(limit, client.request(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(understood(&host, &error)),
-            Err(_) => Err(RegistryError::Silent { host, limit }),
+            Err(_) => Err(RegistryError::Silent {
+                host: host.clone(),
+                limit,
+            }),
+        };
+        question.end(answer.as_ref().err());
+        answer
+    }
+}
+
+/// One that was sent.
+struct Question<'a> {
+    exchange: &'a Exchange,
+    host: &'a str,
+    origin: &'a str,
+    manner: Manner,
+    begun: Instant,
+    is_over: bool,
+}
+
+impl Question<'_> {
+    /// There is an answer, or an error in its place.
+    fn end(mut self, error: Option<&RegistryError>) {
+        self.is_over = true;
+        let now = Instant::now();
+        let waited = self.waited(now);
+        let mut unreached = self.exchange.unreached();
+        match error.filter(|error| error.is_unreached()) {
+            Some(error) => unreached.note(self.origin, error, waited, now),
+            None => unreached.heard(self.origin, now),
         }
+    }
+
+    fn waited(&self, now: Instant) -> Waited {
+        let waited = now.saturating_duration_since(self.begun);
+        let times = self.exchange.times;
+        if waited >= times.connect {
+            Waited::Long
+        } else if self.manner == Manner::Brief && waited >= times.brief {
+            Waited::Briefly
+        } else {
+            Waited::Not
+        }
+    }
+}
+
+impl Drop for Question<'_> {
+    /// Whoever asked waits no longer. Where that was long, nobody else has to wait as long for the same.
+    fn drop(&mut self) {
+        let now = Instant::now();
+        if self.is_over || self.waited(now) != Waited::Long {
+            return;
+        }
+        let waited = now.saturating_duration_since(self.begun);
+        let error = RegistryError::Silent {
+            host: self.host.to_owned(),
+            limit: Duration::from_secs(waited.as_secs()),
+        };
+        let mut unreached = self.exchange.unreached();
+        unreached.note(self.origin, &error, Waited::Long, now);
     }
 }
 

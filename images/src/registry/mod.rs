@@ -10,9 +10,11 @@ mod config;
 mod connect;
 mod error;
 mod exchange;
+mod manner;
 mod source;
 mod tls;
 mod token;
+mod unreached;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +27,7 @@ use tokio::time::Instant;
 pub use config::RegistryConfig;
 pub use connect::TimeOuts;
 pub use error::RegistryError;
+pub use manner::Manner;
 pub use source::RegistrySource;
 
 use self::client::{Answer, Client, Wanted};
@@ -96,15 +99,18 @@ impl Registries {
         &self,
         name: &ImageName,
         credentials: Option<&Credentials>,
+        manner: Manner,
     ) -> Result<Resolved, RegistryError> {
-        let manifest = self.manifest(name, credentials).await?;
+        let manifest = self.manifest(name, credentials, manner).await?;
         let host = name.registry_host();
         let refused = |error| damaged(host, error);
         let platforms = match manifest::parse(&manifest.bytes).map_err(refused)? {
             Parsed::Index(index) => platform::platforms(&index),
             Parsed::Image(image) => {
                 let (config, _) = manifest::content(&image).map_err(refused)?;
-                match self.small(name, &config, credentials).await {
+                // Somebody is there, so that it is worth a wait.
+                let manner = manner.unhurried();
+                match self.small(name, &config, credentials, manner).await {
                     Ok(bytes) => {
                         let platform = manifest::platform(&bytes).map_err(refused)?;
                         let is_told = !platform.os.is_empty() && !platform.architecture.is_empty();
@@ -133,14 +139,20 @@ impl Registries {
         &self,
         name: &ImageName,
         credentials: Option<&Credentials>,
+        manner: Manner,
     ) -> Result<Digest, RegistryError> {
-        Ok(self.manifest(name, credentials).await?.digest)
+        Ok(self.manifest(name, credentials, manner).await?.digest)
     }
 
-    /// A source of images for whoever has these credentials.
+    /// A source of images for whoever has these credentials, which is asked in this manner at first.
+    /// What it has begun to give is worth every attempt.
     #[must_use]
-    pub fn source(self: &Arc<Self>, credentials: Option<Credentials>) -> RegistrySource {
-        RegistrySource::new(Arc::clone(self), credentials)
+    pub fn source(
+        self: &Arc<Self>,
+        credentials: Option<Credentials>,
+        manner: Manner,
+    ) -> RegistrySource {
+        RegistrySource::new(Arc::clone(self), credentials, manner)
     }
 
     /// The manifest or index of a name, its digest checked.
@@ -148,12 +160,13 @@ impl Registries {
         &self,
         name: &ImageName,
         credentials: Option<&Credentials>,
+        manner: Manner,
     ) -> Result<Manifest, RegistryError> {
         let mut last = None;
         for endpoint in self.endpoints(name)? {
-            match self.manifest_of(&endpoint, name, credentials).await {
+            match self.manifest_of(&endpoint, name, credentials, manner).await {
                 Ok(manifest) => return Ok(manifest),
-                Err(error) => last = Some(self.noted(&endpoint, error)),
+                Err(error) => last = Some(self.noted(&endpoint, error, manner)),
             }
         }
         Err(last.expect("the registry itself is always asked"))
@@ -164,10 +177,11 @@ impl Registries {
         endpoint: &Endpoint,
         name: &ImageName,
         credentials: Option<&Credentials>,
+        manner: Manner,
     ) -> Result<Manifest, RegistryError> {
         let answer = self
             .client
-            .get(endpoint, name, Wanted::Manifest, credentials)
+            .get(endpoint, name, Wanted::Manifest, credentials, manner)
             .await?;
         let said: Option<Digest> = answer
             .response
@@ -197,15 +211,16 @@ impl Registries {
         blob: &Blob,
         offset: u64,
         credentials: Option<&Credentials>,
+        manner: Manner,
     ) -> Result<BlobStream, RegistryError> {
         let mut last = None;
         for endpoint in self.endpoints(name)? {
             match self
-                .blob_of(&endpoint, name, blob, offset, credentials)
+                .blob_of(&endpoint, name, blob, offset, credentials, manner)
                 .await
             {
                 Ok(stream) => return Ok(stream),
-                Err(error) => last = Some(self.noted(&endpoint, error)),
+                Err(error) => last = Some(self.noted(&endpoint, error, manner)),
             }
         }
         Err(last.expect("the registry itself is always asked"))
@@ -218,6 +233,7 @@ impl Registries {
         blob: &Blob,
         offset: u64,
         credentials: Option<&Credentials>,
+        manner: Manner,
     ) -> Result<BlobStream, RegistryError> {
         let wanted = |offset| Wanted::Blob {
             digest: &blob.digest,
@@ -225,13 +241,13 @@ impl Registries {
         };
         let answer = match self
             .client
-            .get(endpoint, name, wanted(offset), credentials)
+            .get(endpoint, name, wanted(offset), credentials, manner)
             .await
         {
             // "Range Not Satisfiable": whole then.
             Err(RegistryError::Server { status: 416, .. }) if offset > 0 => {
                 self.client
-                    .get(endpoint, name, wanted(0), credentials)
+                    .get(endpoint, name, wanted(0), credentials, manner)
                     .await?
             }
             other => other?,
@@ -248,9 +264,10 @@ impl Registries {
         name: &ImageName,
         blob: &Blob,
         credentials: Option<&Credentials>,
+        manner: Manner,
     ) -> Result<Vec<u8>, RegistryError> {
         let host = name.registry_host().to_owned();
-        let mut stream = self.blob(name, blob, 0, credentials).await?;
+        let mut stream = self.blob(name, blob, 0, credentials, manner).await?;
         let mut bytes = Vec::new();
         loop {
             let chunk = stream.chunk().await.map_err(|error| RegistryError::Cut {
@@ -283,10 +300,11 @@ impl Registries {
         Ok(endpoints)
     }
 
-    fn noted(&self, endpoint: &Endpoint, error: RegistryError) -> RegistryError {
+    fn noted(&self, endpoint: &Endpoint, error: RegistryError, manner: Manner) -> RegistryError {
         if endpoint.mirrors.is_some() {
             tracing::debug!(mirror = %endpoint.host, %error, "a mirror does not have it");
-            if error.is_down() {
+            // Who waits a moment only has not seen that it is down.
+            if error.is_down() && manner != Manner::Brief {
                 let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
                 down.insert(endpoint.host.clone(), Instant::now());
             }

@@ -217,7 +217,7 @@ async fn fetch(
     subject: &Subject<'_>,
 ) -> Result<(Zeroizing<String>, Duration), RegistryError> {
     let host = ask.host();
-    let response = exchange.send(ask).await?;
+    let response = exchange.send(ask, subject.manner).await?;
     if response.status() != StatusCode::OK {
         let error = answer::refusal(&host, response, exchange.idle(), subject).await;
         // A token server that knows no such path is no word about the image.

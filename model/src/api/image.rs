@@ -223,6 +223,9 @@ pub struct ResolvedImage {
     /// Machines that it runs on; nothing where it does not say.
     #[serde(default)]
     pub platforms: Vec<Platform>,
+    /// Why no registry has said so: it is the image that a node has. Nothing where one has.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub registry_error: String,
 }
 
 #[cfg(test)]

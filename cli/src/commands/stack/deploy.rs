@@ -48,19 +48,12 @@ pub(super) async fn deploy(
 ) -> anyhow::Result<ExitCode> {
     let deployment = read(args)?;
     let current = Current::load(client, &deployment).await?;
-    let images = Images::resolve(
-        client,
-        &deployment.services,
-        &current,
-        args.resolve_image,
-        args.with_registry_auth,
-    )
-    .await?;
+    let images = Images::resolve(client, &deployment.services, &current, args).await?;
     let prune = if args.prune { Prune::Yes } else { Prune::No };
     let plan = plan(&deployment, &current, &images, prune)
         .map_err(|problems| anyhow!(problems.join("\n")))?;
     plan.warnings.iter().for_each(|line| complain(line));
-    let of_images = images.warnings(&plan.kept);
+    let of_images = images.warnings(&plan.kept, &plan.kept_before);
     of_images.iter().for_each(|line| complain(line));
     if args.dry_run {
         return tell(&deployment.name, &plan, out);

@@ -72,7 +72,12 @@ fn image(was: &str, is: &str) -> Option<String> {
     if was == is {
         None
     } else if short(was) == short(is) {
-        Some(format!("image {} (another digest)", short(is)))
+        let how = match (was.contains('@'), is.contains('@')) {
+            (false, _) => "digest not known before",
+            (true, false) => "digest not known any more",
+            (true, true) => "another digest",
+        };
+        Some(format!("image {} ({how})", short(is)))
     } else {
         Some(format!("image {} → {}", short(was), short(is)))
     }
@@ -188,6 +193,18 @@ mod tests {
              update config"
         );
         assert_eq!(changed(|spec, _| spec.mode = ServiceMode::Global), "mode");
+    }
+
+    #[test]
+    fn a_digest_that_is_not_there_is_no_other_one() {
+        for (was, is, text) in [
+            ("nginx:1", "nginx:1@sha256:aa", "digest not known before"),
+            ("nginx:1@sha256:aa", "nginx:1", "digest not known any more"),
+            ("nginx:1@sha256:aa", "nginx:1@sha256:bb", "another digest"),
+        ] {
+            assert_eq!(image(was, is), Some(format!("image nginx:1 ({text})")));
+        }
+        assert_eq!(image("nginx:1", "nginx:1"), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use weft_stack::{
 
 use super::current::{Current, stack_of};
 use super::differences;
-use super::images::{Images, image_of};
+use super::images::{Choice, Images, image_of};
 use super::ports::Ports;
 use super::turns::in_turn;
 
@@ -165,6 +165,8 @@ pub(super) struct Plan {
     pub(super) unchanged: usize,
     /// Images that services keep though a registry was asked, and that none of them gets anew.
     pub(super) kept: BTreeSet<String>,
+    /// Images that services keep though the node that was asked has others of these names.
+    pub(super) kept_before: BTreeSet<String>,
     /// For people.
     pub(super) warnings: Vec<String>,
 }
@@ -226,12 +228,15 @@ pub(super) fn plan(
         if let Some(there) = there {
             problems.extend(not_to_be_updated(&deployment.name, &service.spec, there));
         }
-        let (step, keeps) = service_step(service, current, images);
+        let (step, choice) = service_step(service, current, images);
         let image = image_of(&service.spec).to_owned();
-        if keeps {
-            plan.kept.insert(image);
-        } else {
+        if choice == Choice::KeptBefore {
+            plan.kept_before.insert(image.clone());
+        }
+        if choice == Choice::Found {
             anew.insert(image);
+        } else {
+            plan.kept.insert(image);
         }
         match step {
             Some(step) => of_services.push(step),
@@ -447,27 +452,27 @@ fn not_to_be_updated(stack: &str, wanted: &ServiceSpec, there: &Service) -> Opti
     None
 }
 
-/// What a service needs, and whether it keeps the image that it has.
+/// What a service needs, and what becomes of its image.
 #[must_use]
 pub(super) fn service_step(
     wanted: &StackService,
     current: &Current,
     images: &Images,
-) -> (Option<Step>, bool) {
+) -> (Option<Step>, Choice) {
     let mut spec = wanted.spec.clone();
     let Some(there) = current.service(&spec.name) else {
-        let keeps = images.put_into(&mut spec, None);
+        let choice = images.put_into(&mut spec, None);
         let after = wanted.depends_on.clone();
-        return (Some(Step::CreateService { spec, after }), keeps);
+        return (Some(Step::CreateService { spec, after }), choice);
     };
-    let keeps = images.put_into(&mut spec, Some(&there.spec));
+    let choice = images.put_into(&mut spec, Some(&there.spec));
     // As docker: `--force` of an update is not taken back.
     Arc::make_mut(&mut spec.task).force_update = there.spec.task.force_update;
     let resolved = current.resolved(&spec);
     let differs = if same(&resolved, &there.spec) {
         // Whether credentials are others only managers can tell.
         if !images.with_credentials {
-            return (None, keeps);
+            return (None, choice);
         }
         Vec::new()
     } else {
@@ -482,7 +487,7 @@ pub(super) fn service_step(
         spec,
         differs,
     };
-    (Some(step), keeps)
+    (Some(step), choice)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Against a small registry in the same process.
 
 pub(crate) mod fake;
+mod unreachable;
 
 use self::fake::{Fake, Reply, Seen};
 use super::*;
@@ -11,6 +12,7 @@ const LAYER: &[u8] = b"the bytes of a layer, which need not be one here";
 fn registries(configs: &[(&str, RegistryConfig)]) -> Arc<Registries> {
     let times = TimeOuts {
         connect: Duration::from_secs(2),
+        brief: Duration::from_secs(1),
         idle: Duration::from_millis(500),
     };
     let configs = configs
@@ -58,7 +60,7 @@ async fn plain_loopback_and_what_an_image_runs_on() {
     .await;
     let registries = registries(&[]);
     let resolved = registries
-        .resolve(&fake.image("a/b"), None)
+        .resolve(&fake.image("a/b"), None, Manner::Usual)
         .await
         .expect("an answer");
     assert_eq!(resolved.digest, Digest::of(&manifest_text()));
@@ -88,12 +90,15 @@ async fn a_bearer_token_is_asked_for_once_and_for_each_user() {
     let ann = Credentials::basic("ann", "secret");
     for _ in 0..3 {
         registries
-            .manifest(&image, Some(&ann))
+            .manifest(&image, Some(&ann), Manner::Usual)
             .await
             .expect("a manifest");
     }
     assert_eq!(fake.count("/token"), 1);
-    registries.manifest(&image, None).await.expect("a manifest");
+    registries
+        .manifest(&image, None, Manner::Usual)
+        .await
+        .expect("a manifest");
     assert_eq!(fake.count("/token"), 2);
     let asked = fake
         .seen()
@@ -107,7 +112,7 @@ async fn a_bearer_token_is_asked_for_once_and_for_each_user() {
 
     let bob = Credentials::basic("bob", "wrong");
     let error = registries
-        .manifest(&image, Some(&bob))
+        .manifest(&image, Some(&bob), Manner::Usual)
         .await
         .expect_err("denied");
     assert!(
@@ -142,7 +147,10 @@ async fn an_ended_token_is_asked_for_again() {
     let registries = registries(&[]);
     let image = fake.image("a/b");
     for _ in 0..5 {
-        registries.manifest(&image, None).await.expect("a manifest");
+        registries
+            .manifest(&image, None, Manner::Usual)
+            .await
+            .expect("a manifest");
     }
     assert!(fake.count("/token") >= 2);
 }
@@ -167,7 +175,7 @@ async fn identity_tokens_are_posted() {
     .await;
     let identity = Credentials::identity("idt");
     registries(&[])
-        .manifest(&fake.image("a/b"), Some(&identity))
+        .manifest(&fake.image("a/b"), Some(&identity), Manner::Usual)
         .await
         .expect("a manifest");
 }
@@ -185,10 +193,13 @@ async fn basic_where_it_is_asked_for() {
     let image = fake.image("a/b");
     let ann = Credentials::basic("ann", "secret");
     registries
-        .manifest(&image, Some(&ann))
+        .manifest(&image, Some(&ann), Manner::Usual)
         .await
         .expect("a manifest");
-    let error = registries.manifest(&image, None).await.expect_err("nobody");
+    let error = registries
+        .manifest(&image, None, Manner::Usual)
+        .await
+        .expect_err("nobody");
     assert!(
         error
             .to_string()
@@ -197,7 +208,7 @@ async fn basic_where_it_is_asked_for() {
     );
     let mallory = Credentials::basic("mallory", "x");
     let error = registries
-        .manifest(&image, Some(&mallory))
+        .manifest(&image, Some(&mallory), Manner::Usual)
         .await
         .expect_err("wrong");
     assert!(
@@ -217,7 +228,7 @@ async fn redirects_to_others_go_without_authorization() {
     .await;
     let ann = Credentials::basic("ann", "secret");
     let stream = registries(&[])
-        .blob(&fake.image("a/b"), &layer(), 7, Some(&ann))
+        .blob(&fake.image("a/b"), &layer(), 7, Some(&ann), Manner::Usual)
         .await
         .expect("a stream");
     assert_eq!(all(stream).await.expect("bytes"), LAYER);
@@ -234,7 +245,7 @@ async fn redirects_without_end() {
         Fake::start(|seen: &Seen| Reply::status(302).header("location", format!("{}x", seen.path)))
             .await;
     let error = registries(&[])
-        .manifest(&fake.image("a/b"), None)
+        .manifest(&fake.image("a/b"), None, Manner::Usual)
         .await
         .expect_err("a circle");
     assert!(error.to_string().contains("redirects"), "{error}");
@@ -256,13 +267,13 @@ async fn ranges() {
     let registries = registries(&[]);
     let image = fake.image("a/b");
     let stream = registries
-        .blob(&image, &layer(), 10, None)
+        .blob(&image, &layer(), 10, None, Manner::Usual)
         .await
         .expect("a part");
     assert_eq!(stream.starts_at(), 10);
     assert_eq!(all(stream).await.expect("bytes"), &LAYER[10..]);
     let stream = registries
-        .blob(&image, &layer(), 11, None)
+        .blob(&image, &layer(), 11, None, Manner::Usual)
         .await
         .expect("all");
     assert_eq!(stream.starts_at(), 0);
@@ -288,7 +299,7 @@ async fn kinds_of_trouble_are_told_apart() {
     })
     .await;
     let registries = registries(&[]);
-    let source = registries.source(None);
+    let source = registries.source(None, Manner::Usual);
     let ask = async |rest: &str| {
         let name = fake.image(rest);
         source.manifest(&name).await.expect_err(rest)
@@ -324,13 +335,13 @@ async fn nobody_there() {
     drop(listener);
     let name = format!("{address}/x").parse().expect("a name");
     let error = registries(&[])
-        .manifest(&name, None)
+        .manifest(&name, None, Manner::Usual)
         .await
         .expect_err("nobody");
     assert!(matches!(error, RegistryError::Connect { .. }), "{error}");
     let name = "registry.invalid/x".parse().expect("a name");
     let error = registries(&[])
-        .manifest(&name, None)
+        .manifest(&name, None, Manner::Usual)
         .await
         .expect_err("no name");
     assert!(matches!(error, RegistryError::Name { .. }), "{error}");
@@ -359,7 +370,7 @@ async fn mirrors_get_no_credentials_and_the_registry_is_the_last() {
     let registries = registries(&[(host.as_str(), config)]);
     let ann = Credentials::basic("ann", "secret");
     registries
-        .manifest(&fake.image("a/full"), Some(&ann))
+        .manifest(&fake.image("a/full"), Some(&ann), Manner::Usual)
         .await
         .expect("of the mirror");
     assert_eq!(fake.seen().len(), 0);
@@ -367,7 +378,7 @@ async fn mirrors_get_no_credentials_and_the_registry_is_the_last() {
     assert_eq!(mirror.seen()[0].authorization, None);
     assert!(mirror.seen()[0].query.starts_with("ns=127.0.0.1"));
     registries
-        .manifest(&fake.image("a/rest"), Some(&ann))
+        .manifest(&fake.image("a/rest"), Some(&ann), Manner::Usual)
         .await
         .expect("of the registry");
     assert_eq!(fake.seen().len(), 1);
