@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use rustix::process::{Pid, Signal, kill_process};
 use weft_agent::testing::{RunError, Runner, Sandbox, hidden};
 use weft_model::assignment::{PayloadContent, Payloads};
 use weft_model::id::{EndpointId, NetworkId, NodeId, PayloadId, ServiceId, TaskId};
@@ -44,6 +45,10 @@ const TESTS: &[(&str, fn())] = &[
     (
         "a_running_task_is_adopted_by_the_next_agent",
         a_running_task_is_adopted_by_the_next_agent,
+    ),
+    (
+        "a_task_without_a_last_word_is_known_to_have_run",
+        a_task_without_a_last_word_is_known_to_have_run,
     ),
     (
         "a_task_of_the_node_has_its_secrets_for_as_long_as_it_is_there",
@@ -385,6 +390,25 @@ fn a_running_task_is_adopted_by_the_next_agent() {
         "stdout.log.times",
     ];
     assert_eq!(left, kept);
+}
+
+/// As where its machine lost its power: whatever the orders that are left say of it, it must not run twice.
+fn a_task_without_a_last_word_is_known_to_have_run() {
+    let (dir, sandbox) = (tempfile::tempdir().expect("dir"), Netns::new());
+    let task = task("t5", &["sleep", "1000"]);
+    assert!(!runner(&dir).has_begun(&task.id).expect("a task"));
+    let running = runner(&dir).start(&task, &sandbox).expect("start");
+    let shim = i32::try_from(running.pid()).ok().and_then(Pid::from_raw);
+    kill_process(shim.expect("a process"), Signal::KILL).expect("killed");
+    assert_eq!(running.wait().expect("wait"), Exit::Unknown);
+    let next = runner(&dir);
+    assert!(next.adopt(&task.id).expect("adopt").is_none());
+    assert!(next.end_of(&task.id).expect("readable").is_none());
+    assert!(next.has_begun(&task.id).expect("a task"));
+    next.finish(&task.id, &TaskStatus::default())
+        .expect("finish");
+    assert!(!next.has_begun(&task.id).expect("a task"));
+    next.remove(&task.id).expect("remove");
 }
 
 /// A secret of this name, with its bytes.

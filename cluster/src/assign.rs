@@ -162,6 +162,13 @@ impl OrderBook {
     pub fn payload(&self, id: &PayloadId) -> Option<PayloadContent> {
         self.at.payloads.get(id).map(PayloadContent::from)
     }
+
+    /// How many bytes those files have; nothing when there is none of that id.
+    #[must_use]
+    pub fn payload_bytes(&self, id: &PayloadId) -> Option<usize> {
+        let payload = self.at.payloads.get(id)?;
+        Some(payload.spec.data.len())
+    }
 }
 
 /// An object is not what it was: what of it every node is told, where that is another thing.

@@ -20,6 +20,9 @@ use crate::wait::LIMIT;
 /// For a command that waits for many tasks, one after the other.
 const TYPED_LIMIT: Duration = Duration::from_secs(180);
 
+/// Services whose tasks are printed after a failure, at most.
+const NOTED_SERVICES: usize = 20;
+
 /// Held for reading by every cluster, for writing by one whose times are measured.
 static MACHINE: RwLock<()> = RwLock::new(());
 
@@ -520,6 +523,24 @@ impl Cluster {
             crate::wait::note(&format!("--- {}\n{}{}", said.command, said.out, said.err));
         }
     }
+
+    /// Prints what one node says of services and their tasks: true where it knows, as a manager.
+    fn note_tasks(&self, node: &str) -> bool {
+        if self.lab().socket(node).is_err() {
+            return false;
+        }
+        // No leader may be what is wrong.
+        let words = ["service", "ls", "--stale", "--format", "{{.Name}}"];
+        let names = self.weft(node, &words);
+        if names.code != 0 {
+            return false;
+        }
+        for name in names.out.lines().take(NOTED_SERVICES) {
+            let said = self.weft(node, &["service", "ps", "--stale", "--no-trunc", name]);
+            crate::wait::note(&format!("--- {}\n{}{}", said.command, said.out, said.err));
+        }
+        true
+    }
 }
 
 impl Drop for Cluster {
@@ -527,7 +548,14 @@ impl Drop for Cluster {
         if !std::thread::panicking() {
             return;
         }
-        for machine in self.lab().status() {
+        let machines = self.lab().status();
+        // The first that knows them is enough.
+        for machine in &machines {
+            if self.note_tasks(&machine.name) {
+                break;
+            }
+        }
+        for machine in machines {
             self.note_what_nodes_say(&machine.name);
             let text = std::fs::read_to_string(&machine.log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();

@@ -79,7 +79,7 @@ pub struct SessionMessage {
     #[prost(string, optional, tag = "6")]
     pub roots_pem: ::core::option::Option<::prost::alloc::string::String>,
     /// PayloadContent: bytes of secrets and configs that tasks of the own half use, each once in a session.
-    /// They come before that half, or with it, and are kept while it uses them.
+    /// They come with that half or alone, before it or after it, and are kept while it uses them.
     #[prost(bytes = "vec", repeated, tag = "7")]
     pub payloads_json: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }

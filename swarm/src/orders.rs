@@ -100,7 +100,7 @@ fn read_payload(schema: u32, json: &[u8]) -> Result<PayloadContent, Refusal> {
 }
 
 /// What is held with a message. Secrets and configs may come alone, before the orders of the tasks that
-/// use them; what a message does not bring stays as it is. How many changes and payloads it may have is
+/// use them or after them; what a message does not bring stays as it is. How many changes and payloads it may have is
 /// bounded by its fields ([`crate::codec::MAX_FIELDS`]).
 ///
 /// # Errors

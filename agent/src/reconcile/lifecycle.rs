@@ -59,6 +59,8 @@ enum Found {
     Running(RunningTask),
     /// It ended while no agent looked.
     EndedUnseen(Ended),
+    /// It ran, and nobody wrote down its end.
+    Lost,
     Nothing,
 }
 
@@ -193,7 +195,9 @@ impl Lifecycle {
                 process
             }
             // It ran before, and nobody wrote down its end: whether it runs again is for the manager
-            // to say, which may not want it any more by now.
+            // to say, which may not want it any more by now. The orders know of it, or its files do: a
+            // machine may lose its power before it is told what it has reported.
+            Found::Lost => return Ok(End::Exited(Exit::Unknown)),
             Found::Nothing if self.task.status.state >= TaskState::Starting => {
                 return Ok(End::Exited(Exit::Unknown));
             }
@@ -220,11 +224,17 @@ impl Lifecycle {
                 return Ok(Found::Ended(status));
             }
             // In this order: between the two looks it may end, but not come back.
-            let running = runner.adopt(&id)?.map(Found::Running);
-            let ended = || Ok(runner.end_of(&id)?.map(Found::EndedUnseen));
-            running
-                .map_or_else(ended, |running| Ok(Some(running)))
-                .map(|found| found.unwrap_or(Found::Nothing))
+            if let Some(running) = runner.adopt(&id)? {
+                return Ok(Found::Running(running));
+            }
+            if let Some(ended) = runner.end_of(&id)? {
+                return Ok(Found::EndedUnseen(ended));
+            }
+            Ok(if runner.has_begun(&id)? {
+                Found::Lost
+            } else {
+                Found::Nothing
+            })
         });
         found.await?
     }

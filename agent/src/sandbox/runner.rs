@@ -254,6 +254,14 @@ impl Runner {
         Ok(running::read_end(&self.task_dir(task)?))
     }
 
+    /// Whether the program of a task was started here, and its files were not taken away since.
+    ///
+    /// # Errors
+    /// [`RunError::BadId`].
+    pub fn has_begun(&self, task: &TaskId) -> Result<bool, RunError> {
+        Ok(running::has_begun(&self.task_dir(task)?))
+    }
+
     /// Tasks that have files here and have not ended, or have secrets in memory still: after a restart,
     /// those that are not assigned any more are to be adopted, stopped and finished.
     ///

@@ -12,8 +12,9 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use anyhow::Context as _;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
@@ -27,6 +28,7 @@ use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
 use weft_client::Client;
 
 use crate::args::VisualizerArgs;
@@ -43,6 +45,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// For so long the manager is not asked again, however many people look.
 const FRESH: Duration = Duration::from_millis(500);
+
+/// How long another visualizer may take, which may be asking meanwhile ([`picture::PICTURE`]).
+const RELAYED: Duration = Duration::from_secs(8);
 
 /// Nothing but what is in the page, and its questions to where it came from.
 const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
@@ -108,7 +113,7 @@ where
         .timer(TokioTimer::new())
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    drop(tokio::time::timeout(LIMIT, connection).await);
+    drop(timeout(LIMIT, connection).await);
 }
 
 /// What is shown to everybody.
@@ -119,8 +124,16 @@ struct Shown {
     relay: bool,
     /// Only programs of this machine reach it.
     local: bool,
-    /// What was heard last, and when.
-    last: Mutex<Option<(Instant, Bytes)>>,
+    /// What was heard last.
+    last: Mutex<Option<Heard>>,
+}
+
+/// An answer for everybody who asks within [`FRESH`], or why there is none.
+#[derive(Debug)]
+struct Heard {
+    at: Instant,
+    status: StatusCode,
+    body: Bytes,
 }
 
 impl Shown {
@@ -154,26 +167,31 @@ impl Shown {
         const JSON: &str = "application/json";
         // Held while the manager is asked: whoever comes meanwhile has that answer too.
         let mut last = self.last.lock().await;
-        if let Some((at, body)) = last.as_ref()
-            && at.elapsed() < FRESH
+        if let Some(heard) = last.as_ref()
+            && heard.at.elapsed() < FRESH
         {
-            return response(StatusCode::OK, JSON, body.clone());
+            return response(heard.status, JSON, heard.body.clone());
         }
-        match self.look().await {
-            Ok(body) => {
-                *last = Some((Instant::now(), body.clone()));
-                response(StatusCode::OK, JSON, body)
-            }
+        let (status, body) = match self.look().await {
+            Ok(body) => (StatusCode::OK, body),
             Err(error) => {
                 let body = json!({ "Message": format!("{error:#}") }).to_string();
-                response(StatusCode::SERVICE_UNAVAILABLE, JSON, body.into())
+                (StatusCode::SERVICE_UNAVAILABLE, body.into())
             }
-        }
+        };
+        *last = Some(Heard {
+            at: Instant::now(),
+            status,
+            body: body.clone(),
+        });
+        response(status, JSON, body)
     }
 
     async fn look(&self) -> anyhow::Result<Bytes> {
         if self.relay {
-            return Ok(self.client.get_text("/api/state").await?.into());
+            let answer = timeout(RELAYED, self.client.get_text("/api/state")).await;
+            let answer = answer.context("the other visualizer did not answer in time")?;
+            return Ok(answer?.into());
         }
         let picture = picture::look(&self.client).await?;
         Ok(serde_json::to_vec(&picture)?.into())

@@ -2,11 +2,22 @@
 //! here, such as environments and files, is not passed on.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
+use anyhow::anyhow;
+use hyper::StatusCode;
 use serde::Serialize;
-use weft_client::{Client, segment};
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout_at};
+use weft_client::{Client, Refused, segment};
 use weft_model::api::{NodeRow, ServiceDetail, TaskRow};
 use weft_model::objects::{Availability, NodeState, TaskState};
+
+/// How long one question may take.
+pub(super) const QUESTION: Duration = Duration::from_secs(2);
+
+/// How long all questions of a picture may take, so that whoever looks has one before he is hung up on.
+pub(super) const PICTURE: Duration = Duration::from_secs(6);
 
 /// The swarm, as of one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -32,6 +43,9 @@ pub(super) struct ShownNode {
     role: &'static str,
     /// By service and slot.
     tasks: Vec<ShownTask>,
+    /// Why nobody could say what its tasks are: that there are none is not known then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_asked: Option<String>,
 }
 
 /// A box.
@@ -61,24 +75,46 @@ pub(super) struct ShownService {
     stack: String,
 }
 
+/// What was heard of a node's tasks, or why nothing was.
+type Heard = Result<Vec<TaskRow>, String>;
+
 /// Asks a manager.
 ///
 /// # Errors
-/// As of [`Client::get`].
+/// As of [`Client::get`]; no answer in time.
 pub(super) async fn look(client: &Client) -> anyhow::Result<Picture> {
-    let nodes: Vec<NodeRow> = client.get("/v1/nodes").await?;
-    let services: Vec<ServiceDetail> = client.get("/v1/services").await?;
+    let until = Instant::now() + PICTURE;
+    let nodes: Vec<NodeRow> = ask(client, "/v1/nodes", until).await?;
+    let services: Vec<ServiceDetail> = ask(client, "/v1/services", until).await?;
     let mut shown = Vec::new();
     for row in nodes {
         let path = format!("/v1/nodes/{}/tasks", segment(row.node.id.as_str()));
-        // One that was removed meanwhile has none.
-        let tasks: Vec<TaskRow> = client.get(&path).await.unwrap_or_default();
+        let tasks = heard(ask(client, &path, until).await);
         shown.push((row, tasks));
     }
     Ok(of(shown, services))
 }
 
-fn of(nodes: Vec<(NodeRow, Vec<TaskRow>)>, services: Vec<ServiceDetail>) -> Picture {
+/// One question, within its time and what is left of all of it.
+async fn ask<T: DeserializeOwned>(
+    client: &Client,
+    path: &str,
+    until: Instant,
+) -> anyhow::Result<T> {
+    let limit = until.min(Instant::now() + QUESTION);
+    let answer = timeout_at(limit, client.get(path)).await;
+    answer.map_err(|_| anyhow!("weftd did not answer in time"))?
+}
+
+fn heard(answer: anyhow::Result<Vec<TaskRow>>) -> Heard {
+    answer.or_else(|error| match error.downcast_ref::<Refused>() {
+        // One that was removed meanwhile has none.
+        Some(refused) if refused.status == StatusCode::NOT_FOUND => Ok(Vec::new()),
+        _ => Err(format!("{error:#}")),
+    })
+}
+
+fn of(nodes: Vec<(NodeRow, Heard)>, services: Vec<ServiceDetail>) -> Picture {
     let mut nodes: Vec<ShownNode> = nodes.into_iter().map(node).collect();
     nodes.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
     let mut services: Vec<ShownService> = services.into_iter().map(service).collect();
@@ -86,8 +122,12 @@ fn of(nodes: Vec<(NodeRow, Vec<TaskRow>)>, services: Vec<ServiceDetail>) -> Pict
     Picture { nodes, services }
 }
 
-fn node((row, tasks): (NodeRow, Vec<TaskRow>)) -> ShownNode {
+fn node((row, heard): (NodeRow, Heard)) -> ShownNode {
     let node = row.node;
+    let (tasks, not_asked) = match heard {
+        Ok(tasks) => (tasks, None),
+        Err(why) => (Vec::new(), Some(why)),
+    };
     let mut tasks: Vec<ShownTask> = tasks.iter().filter(|row| is_there(row)).map(task).collect();
     tasks.sort_by(|a, b| (&a.service, a.slot, &a.id).cmp(&(&b.service, b.slot, &b.id)));
     ShownNode {
@@ -102,6 +142,7 @@ fn node((row, tasks): (NodeRow, Vec<TaskRow>)) -> ShownNode {
             None => "worker",
         },
         tasks,
+        not_asked,
     }
 }
 
@@ -210,7 +251,10 @@ pub(super) mod tests {
         let services: Vec<ServiceDetail> = serde_json::from_value(services).unwrap();
         let tasks: Vec<TaskRow> = serde_json::from_value(tasks).unwrap();
         let shown = of(
-            nodes.into_iter().map(|row| (row, tasks.clone())).collect(),
+            nodes
+                .into_iter()
+                .map(|row| (row, Ok(tasks.clone())))
+                .collect(),
             services,
         );
         let text = serde_json::to_string(&shown).unwrap();
@@ -227,6 +271,7 @@ pub(super) mod tests {
             (&node["Name"], &node["Role"]),
             (&json!("one"), &json!("leader"))
         );
+        assert_eq!(node.get("NotAsked"), None);
         let there: Vec<&Value> = node["Tasks"].as_array().unwrap().iter().collect();
         // One that has ended and is not wanted is history.
         let ids: Vec<&str> = there

@@ -1,8 +1,12 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::net::UnixListener;
 
 use super::*;
+
+const REFUSAL: &str = "The swarm does not have a leader.";
 
 fn shown(client: Client, relay: bool) -> Shown {
     Shown {
@@ -28,19 +32,27 @@ async fn asked(shown: &Shown, method: Method, path: &str, host: &'static str) ->
 
 /// A node that answers with the rows of [`picture::tests::rows`].
 fn node(socket: &std::path::Path) {
+    node_that_says(socket, StatusCode::OK);
+}
+
+/// The same with another status for who asks for tasks of a node.
+fn node_that_says(socket: &std::path::Path, of_tasks: StatusCode) {
     let listener = UnixListener::bind(socket).unwrap();
     let (nodes, services, tasks) = picture::tests::rows();
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
             let service = service_fn(|request: Request<Incoming>| {
-                let body = match request.uri().path() {
-                    "/v1/nodes" => nodes.to_string(),
-                    "/v1/services" => services.to_string(),
-                    "/v1/nodes/n1/tasks" => tasks.to_string(),
-                    other => other.to_owned(),
+                let (status, body) = match request.uri().path() {
+                    "/v1/nodes" => (StatusCode::OK, nodes.to_string()),
+                    "/v1/services" => (StatusCode::OK, services.to_string()),
+                    "/v1/nodes/n1/tasks" if of_tasks.is_success() => (of_tasks, tasks.to_string()),
+                    "/v1/nodes/n1/tasks" => (of_tasks, json!({ "message": REFUSAL }).to_string()),
+                    other => (StatusCode::OK, other.to_owned()),
                 };
-                async move { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(body)))) }
+                let mut answer = Response::new(Full::new(Bytes::from(body)));
+                *answer.status_mut() = status;
+                async move { Ok::<_, Infallible>(answer) }
             });
             http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
@@ -85,6 +97,57 @@ async fn there_is_a_page_a_state_and_nothing_else() {
     let message = body["Message"].as_str().unwrap();
     assert_eq!(status, 503);
     assert!(message.contains("cannot connect to weftd"), "{message}");
+}
+
+#[tokio::test]
+async fn a_node_that_nobody_could_ask_about_is_not_shown_as_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    for (status, why) in [
+        (StatusCode::SERVICE_UNAVAILABLE, json!(REFUSAL)),
+        // It was removed meanwhile: that is an answer.
+        (StatusCode::NOT_FOUND, Value::Null),
+    ] {
+        let socket = dir.path().join(status.as_str());
+        node_that_says(&socket, status);
+        let shown = shown(client(&socket), false);
+        let (said, body) = asked(&shown, Method::GET, "/api/state", "localhost").await;
+        assert_eq!(said, 200, "{body}");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        let node = &body["Nodes"][0];
+        assert_eq!(node["NotAsked"], why, "{node}");
+        assert_eq!(node["Tasks"], json!([]), "{node}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_does_not_answer_is_asked_once_for_all_who_look() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("deaf");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let questions = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&questions);
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        loop {
+            kept.push(listener.accept().await.unwrap());
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let shown = shown(client(&socket), false);
+    let begun = Instant::now();
+    let look = || asked(&shown, Method::GET, "/api/state", "localhost");
+    let (first, second) = tokio::join!(look(), look());
+    assert_eq!(first.0, 503, "{}", first.1);
+    assert!(first.1.contains("did not answer in time"), "{}", first.1);
+    assert_eq!(first, second);
+    assert_eq!(look().await, first);
+    let took = begun.elapsed();
+    assert!(
+        took >= picture::QUESTION && took < 2 * picture::QUESTION,
+        "{took:?}"
+    );
+    tokio::task::yield_now().await;
+    assert_eq!(questions.load(Ordering::Relaxed), 1);
 }
 
 #[test]

@@ -536,10 +536,12 @@ fn nodes_are_given_what_their_tasks_see_and_orders_do_not_change_with_it() {
     let before = (book.shared_version(), book.own_version(&node(1)));
     let id = world.secret("key");
     assert_eq!(book.payload(&id), None, "the book is older");
+    assert_eq!(book.payload_bytes(&id), None);
     assert_eq!(book.update(&world.state), SharedNews::Same);
     assert_eq!((book.shared_version(), book.own_version(&node(1))), before);
     let content = book.payload(&id).expect("it is there");
     assert_eq!((&content.id, content.data.expose()), (&id, &b"hunter2"[..]));
+    assert_eq!(book.payload_bytes(&id), Some(content.data.len()));
     assert!(!content.template);
     world.create(seeing(spec("web", 1), &["key"])).expect("web");
     book.update(&world.state);

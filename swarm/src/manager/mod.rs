@@ -38,6 +38,7 @@ mod shared_feed;
 mod shown;
 mod store_file;
 mod talks;
+mod turns;
 mod vitals;
 mod volumes;
 

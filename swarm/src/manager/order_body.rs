@@ -18,12 +18,31 @@ use tonic::body::Body;
 use tonic::codegen::Body as HttpBody;
 use tonic::codegen::http::{HeaderMap, Response};
 
+use super::turns::Turn;
 use crate::proto::SessionMessage;
 
 /// Before each message: whether it is compressed, and its length (gRPC over HTTP2, "Requests").
 const PREFIX: usize = 5;
 
-type Orders = mpsc::Receiver<Result<SessionMessage, Status>>;
+type Orders = mpsc::Receiver<Result<Outgoing, Status>>;
+
+/// A message, and the turn of what is in it.
+pub(super) struct Outgoing {
+    pub(super) message: SessionMessage,
+    pub(super) turn: Option<Turn>,
+}
+
+/// Encoded. The turn is over when nobody has the bytes any more, the connection included.
+struct Carried {
+    bytes: Bytes,
+    _turn: Turn,
+}
+
+impl AsRef<[u8]> for Carried {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
 
 /// Orders that wait in the extensions of an answer for [`carry`]. Those can be copied, so the first one who
 /// asks has it.
@@ -70,7 +89,7 @@ impl HttpBody for OrderBody {
             return Poll::Ready(None);
         }
         let next = ready!(self.orders.poll_recv(cx));
-        let encoded = next.map(|message| message.and_then(|message| encoded(&message)));
+        let encoded = next.map(|outgoing| outgoing.and_then(carried));
         let end = match encoded {
             Some(Ok(bytes)) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
             Some(Err(status)) => status,
@@ -85,6 +104,15 @@ impl HttpBody for OrderBody {
     fn is_end_stream(&self) -> bool {
         self.is_over
     }
+}
+
+/// A message as it goes out.
+fn carried(outgoing: Outgoing) -> Result<Bytes, Status> {
+    let bytes = encoded(&outgoing.message)?;
+    Ok(match outgoing.turn {
+        Some(turn) => Bytes::from_owner(Carried { bytes, _turn: turn }),
+        None => bytes,
+    })
 }
 
 /// A message with what is before it.
@@ -106,8 +134,10 @@ mod tests {
     use std::future::poll_fn;
     use std::pin::pin;
 
+    use tokio::time::Instant;
     use tonic::Code;
 
+    use super::super::turns::{ON_THE_WAY, Turns};
     use super::*;
 
     fn message(length: usize) -> SessionMessage {
@@ -122,7 +152,9 @@ mod tests {
     async fn carried(sent: Vec<Result<SessionMessage, Status>>) -> (Vec<Bytes>, Status) {
         let (out, orders) = mpsc::channel(sent.len().max(1));
         for message in sent {
-            out.send(message).await.unwrap();
+            let turn = None;
+            let outgoing = message.map(|message| Outgoing { message, turn });
+            out.send(outgoing).await.unwrap();
         }
         drop(out);
         let mut answer = Response::new(Body::empty());
@@ -163,6 +195,32 @@ mod tests {
         assert_eq!(end.message(), "node n was removed");
         let (messages, end) = carried(Vec::new()).await;
         assert_eq!((messages.len(), end.code()), (0, Code::Ok));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_is_over_when_the_bytes_have_gone() {
+        let turns = Turns::default();
+        let outgoing = Outgoing {
+            message: message(10),
+            turn: turns.try_take(ON_THE_WAY),
+        };
+        let (out, orders) = mpsc::channel(1);
+        out.send(Ok(outgoing)).await.unwrap();
+        let mut answer = Response::new(Body::empty());
+        answer.extensions_mut().insert(Waiting::new(orders));
+        let mut body = pin!(carry(answer).into_body());
+        let frame = poll_fn(|cx| body.as_mut().poll_frame(cx)).await.unwrap();
+        let Ok(data) = frame.unwrap().into_data() else {
+            panic!("it is a message");
+        };
+        let part = data.slice(..PREFIX);
+        drop(data);
+        tokio::task::yield_now().await;
+        assert!(turns.try_take(1).is_none(), "some of it is still here");
+        let begun = Instant::now();
+        drop(part);
+        turns.queue(1).await.unwrap();
+        assert_eq!(begun.elapsed(), std::time::Duration::ZERO);
     }
 
     #[test]

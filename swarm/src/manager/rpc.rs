@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use subtle::ConstantTimeEq as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::Empty;
 use tonic::{Request, Response, Status};
 use weft_cluster::{
@@ -19,8 +19,9 @@ use weft_sys::clock::unix_millis;
 use super::assignments::{News, Sent};
 use super::engine::{Engine, stopped};
 use super::gate::{self, Peer, removed};
-use super::order_body::Waiting;
+use super::order_body::{Outgoing, Waiting};
 use super::sessions::{Caller, Replaced, Twins};
+use super::turns::Turn;
 use crate::convert::{SCHEMA, decode, encode, to_status, vitals_from_proto};
 use crate::identity::{IdentityError, PeerIdentity};
 use crate::proto::ca_server::Ca;
@@ -211,16 +212,25 @@ impl Ca for Rpc {
     }
 }
 
+/// The turn of a session; never, where it waits for none.
+async fn granted(queued: &mut Option<oneshot::Receiver<Turn>>) -> Option<Turn> {
+    match queued {
+        Some(queued) => queued.await.ok(),
+        None => std::future::pending().await,
+    }
+}
+
 /// Streams orders until the node goes, a newer session replaces this one, or the manager stops.
 async fn stream_orders(
     core: Arc<Engine>,
     node: NodeId,
-    out: mpsc::Sender<Result<SessionMessage, Status>>,
+    out: mpsc::Sender<Result<Outgoing, Status>>,
     mut replaced: Replaced,
 ) {
     let mut states = core.store.subscribe();
     let mut stop = core.stop.subscribe();
     let mut sent = Sent::default();
+    let mut queued = None;
     loop {
         let permit = tokio::select! {
             permit = out.reserve() => permit,
@@ -236,11 +246,7 @@ async fn stream_orders(
             .assignments
             .news(&state, &node, &mut sent, heartbeat_ms)
         {
-            Ok(News::Message(message)) => permit.send(Ok(message)),
-            Ok(News::Part(message)) => {
-                permit.send(Ok(message));
-                continue;
-            }
+            Ok(News::Message(message, turn)) => permit.send(Ok(Outgoing { message, turn })),
             Ok(News::Nothing) => drop(permit),
             Ok(News::Removed) => {
                 permit.send(Err(removed(&node)));
@@ -251,7 +257,18 @@ async fn stream_orders(
                 return;
             }
         }
+        let wanted = sent.wanted();
+        if wanted == 0 {
+            queued = None;
+        } else if queued.is_none() {
+            queued = Some(core.assignments.queue(wanted));
+        }
         tokio::select! {
+            turn = granted(&mut queued) => {
+                queued = None;
+                sent.take_turn(turn);
+                continue;
+            }
             changed = states.changed() => if changed.is_err() { return },
             () = out.closed() => return,
             _ = &mut replaced => return,

@@ -151,6 +151,12 @@ impl RunningTask {
     }
 }
 
+/// Whether process 1 of a task was made. A file of it that cannot be read, as after a loss of power, says so
+/// too.
+pub(super) fn has_begun(dir: &Path) -> bool {
+    !matches!(spec::read_init(dir), Ok(None))
+}
+
 /// `None` also when it cannot be read, which is logged.
 pub(super) fn read_end(dir: &Path) -> Option<Ended> {
     Ended::read(dir).unwrap_or_else(|error| {

@@ -6,6 +6,7 @@ mod again;
 mod databases;
 mod demo;
 mod first;
+mod leader;
 mod names;
 mod payloads;
 mod rotation;

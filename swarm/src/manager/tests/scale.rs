@@ -276,7 +276,7 @@ impl Large {
         for (node, sent) in &mut self.sessions {
             let news = self.assignments.news(&self.state, node, sent, 1000);
             match news.unwrap() {
-                News::Message(message) | News::Part(message) => {
+                News::Message(message, _) => {
                     spent.messages += 1;
                     spent.bytes += message.encoded_len();
                 }
