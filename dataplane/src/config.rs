@@ -18,7 +18,8 @@ pub struct Config {
     pub flows: usize,
     /// Idle time after which UDP flows end; those that nobody answered after 30 s at most.
     pub udp_idle: Duration,
-    /// How long a worker that ran out of work looks for more before it sleeps; zero sleeps at once.
+    /// How long a worker that ran out of work looks for more before it sleeps, at most: as long as
+    /// that is worth it by the rhythm of its work and the price of a wake-up. Zero sleeps at once.
     pub spin: Duration,
     /// Send TCP super-frames through a TAP of the host where the kernel can segment them, tunnel and
     /// all, once a test of that has passed: [`Dataplane::injection`](crate::Dataplane::injection).

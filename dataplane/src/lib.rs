@@ -35,6 +35,7 @@ mod loopback;
 mod loopback_budget;
 mod node_frames;
 mod port;
+mod rhythm;
 pub mod selftest;
 mod send_queue;
 mod service_mtu;
@@ -43,6 +44,7 @@ mod snapshot;
 mod spin;
 mod start;
 mod too_big;
+mod wake_price;
 mod worker;
 
 pub use capture::{CaptureFilter, Fate, Record, UNDERLAY};

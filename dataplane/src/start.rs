@@ -16,10 +16,16 @@ use crate::journal::FileJournal;
 use crate::selftest::{self, SelfTest};
 use crate::send_queue::TX_SOCKETS;
 use crate::shared::Shared;
+use crate::spin::Spin;
+use crate::wake_price;
 use crate::worker::{Parts, Worker};
 
 /// Longest idle time of datagrams that nobody answered.
 const UNANSWERED_IDLE: Duration = Duration::from_secs(30);
+
+/// The turns that workers ask the scheduler for, the shortest that it gives: a worker whose packet
+/// comes goes before a program that computes. See `spin.rs`.
+const SLICE: Duration = Duration::from_micros(100);
 
 /// Why the data plane did not start.
 #[derive(Debug, thiserror::Error)]
@@ -88,10 +94,13 @@ impl Dataplane {
             journal: JournalTrouble::default(),
         };
         let cpus = weft_sys::affinity::allowed()?;
+        let cpus: Vec<usize> = (0..workers).map(|i| cpus[i % cpus.len()]).collect();
+        let spins = spins(config.spin, &cpus);
         let claims = Arc::new(Claims::new(config.seed));
-        for (index, underlay) in sockets.into_iter().enumerate() {
+        let places = cpus.into_iter().zip(spins);
+        for (index, (underlay, (cpu, spin))) in sockets.into_iter().zip(places).enumerate() {
             let worker = plane.worker(config, index, underlay, &claims)?;
-            plane.start_worker(worker, config.spin, cpus[index % cpus.len()])?;
+            plane.start_worker(worker, spin, cpu)?;
         }
         if config.inject {
             plane.prepare_injection()?;
@@ -145,7 +154,7 @@ impl Dataplane {
     }
 
     /// Gives a worker a thread on `cpu`.
-    fn start_worker(&mut self, worker: Worker, spin: Duration, cpu: usize) -> std::io::Result<()> {
+    fn start_worker(&mut self, worker: Worker, spin: Spin, cpu: usize) -> std::io::Result<()> {
         let (index, shared) = (worker.index, Arc::clone(&self.shared));
         let event_loop = EventLoop::new(worker, spin)?;
         let thread = std::thread::Builder::new()
@@ -157,6 +166,12 @@ impl Dataplane {
                         pinned.store(cpu as u64 + 1, Ordering::Relaxed);
                     }
                     Err(error) => tracing::warn!(cpu, %error, "the worker is not pinned"),
+                }
+                if let Err(error) = weft_sys::affinity::ask_for_slice(SLICE) {
+                    tracing::info!(
+                        worker = index, %error,
+                        "the worker has turns of the usual length: it waits longer beside programs that compute"
+                    );
                 }
                 event_loop.run();
             })?;
@@ -190,4 +205,17 @@ impl Dataplane {
         self.self_test = Some(thread);
         Ok(())
     }
+}
+
+/// How the worker on each of `cpus` waits. Nothing is measured where nobody polls.
+fn spins(limit: Duration, cpus: &[usize]) -> Vec<Spin> {
+    let prices = if limit.is_zero() {
+        vec![Duration::ZERO; cpus.len()]
+    } else {
+        let prices = wake_price::measure(cpus);
+        tracing::info!(?cpus, ?prices, "what it costs to wake a worker");
+        prices
+    };
+    let spins = prices.into_iter().map(|price| Spin::new(limit, price));
+    spins.collect()
 }

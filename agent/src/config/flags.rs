@@ -67,8 +67,9 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "TIME")]
     pub(crate) udp_idle: Option<String>,
 
-    /// How long a worker that ran out of packets looks for more before it sleeps, in microseconds;
-    /// 0 sleeps at once, which saves power and costs latency [default: 50]
+    /// How long a worker that ran out of packets looks for more before it sleeps, at most, in
+    /// microseconds: it follows the rhythm of the packets and what a wake-up costs here; 0 sleeps at
+    /// once, which saves power and costs latency [default: 200]
     #[arg(long, value_name = "MICROSECONDS")]
     pub(crate) poll: Option<String>,
 

@@ -45,7 +45,7 @@ fn defaults() {
     assert_eq!(config.gossip_port, 7946);
     assert_eq!(config.mesh, MeshFrontEnd::Frame);
     assert_eq!(config.udp_idle, Duration::from_secs(180));
-    assert_eq!(config.poll, Duration::from_micros(50));
+    assert_eq!(config.poll, Duration::from_micros(200));
     assert!(config.tunnel_offload);
     assert_eq!(config.gwbridge_subnet, None);
     assert!(config.dns_upstreams.is_empty());
