@@ -6,6 +6,7 @@ use std::time::Duration;
 use weft_wire::ecn::Dscp;
 
 use crate::journal::JournalConfig;
+use crate::way_out::TunnelOffload;
 
 /// How the data plane is set up; fixed while it runs.
 #[derive(Debug, Clone)]
@@ -23,7 +24,7 @@ pub struct Config {
     pub spin: Duration,
     /// Send TCP super-frames through a TAP of the host where the kernel can segment them, tunnel and
     /// all, once a test of that has passed: [`Dataplane::injection`](crate::Dataplane::injection).
-    pub inject: bool,
+    pub tunnel_offload: TunnelOffload,
     /// Class of service of packets to other nodes.
     pub dscp: Dscp,
     /// Where flows outlive the process; nowhere when absent.

@@ -18,6 +18,7 @@ use crate::send_queue::TX_SOCKETS;
 use crate::shared::Shared;
 use crate::spin::Spin;
 use crate::wake_price;
+use crate::way_out::TunnelOffload;
 use crate::worker::{Parts, Worker};
 
 /// Longest idle time of datagrams that nobody answered.
@@ -64,7 +65,7 @@ impl Dataplane {
     /// See [`StartError`]; nothing runs then.
     pub fn start_unsegmented(config: &Config) -> Result<Self, StartError> {
         let config = Config {
-            inject: false,
+            tunnel_offload: TunnelOffload::Off,
             ..config.clone()
         };
         Self::start_with(&config, Vec::new(), false)
@@ -88,6 +89,7 @@ impl Dataplane {
             self_test: None,
             local: sockets[0].local_addr(),
             injection: Arc::default(),
+            tunnel_offload: config.tunnel_offload,
             self_tests,
             receive_buffer: receive_buffer.unwrap_or(0),
             segment,
@@ -102,7 +104,7 @@ impl Dataplane {
             let worker = plane.worker(config, index, underlay, &claims)?;
             plane.start_worker(worker, spin, cpu)?;
         }
-        if config.inject {
+        if config.tunnel_offload != TunnelOffload::Off {
             plane.prepare_injection()?;
         }
         Ok(plane)
@@ -191,11 +193,14 @@ impl Dataplane {
                     IpAddr::V4(src) => Injector::open(src),
                     IpAddr::V6(_) => Err(InjectError::Family),
                 };
-                let result = opened.map(|injector| {
+                let result = opened.map(|(injector, prices)| {
                     shared.injector.get_or_init(|| injector);
+                    prices
                 });
                 match &result {
-                    Ok(()) => tracing::info!("the kernel segments TCP with its tunnel headers"),
+                    Ok(prices) => {
+                        tracing::info!(?prices, "the kernel segments TCP with its tunnel headers");
+                    }
                     Err(reason) => {
                         tracing::info!(%reason, "TCP super-frames are segmented in this process");
                     }

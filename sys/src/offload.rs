@@ -44,14 +44,46 @@ const SET_BLOCK: usize = 2;
 /// Segmentation of UDP tunnels whose outer checksum is zero, such as VXLAN's (`ethtool -k`).
 const TUNNEL_SEGMENTATION: &str = "tx-udp_tnl-segmentation";
 
+/// Segmentation of what is sent with `UDP_SEGMENT`.
+const DATAGRAM_SEGMENTATION: &str = "tx-udp-segmentation";
+
 /// Whether an interface of the calling thread's namespace segments TCP inside UDP tunnels. Where it
 /// does not, the kernel does so before the driver, which costs more than to segment in user space.
 ///
 /// # Errors
 /// No such interface (`ENODEV`).
 pub fn segments_tunnels(name: &str) -> io::Result<bool> {
+    is_on(name, TUNNEL_SEGMENTATION)
+}
+
+/// Switches that, as `ethtool -K NAME tx-udp_tnl-segmentation on|off` does.
+///
+/// # Errors
+/// No such interface (`ENODEV`), no permission, a kernel or driver that cannot (`EOPNOTSUPP`).
+pub fn set_segments_tunnels(name: &str, on: bool) -> io::Result<()> {
+    switch(name, TUNNEL_SEGMENTATION, on)
+}
+
+/// Whether an interface of the calling thread's namespace segments what is sent with `UDP_SEGMENT`.
+/// Where it does not, the kernel does so before the driver.
+///
+/// # Errors
+/// No such interface (`ENODEV`).
+pub fn segments_datagrams(name: &str) -> io::Result<bool> {
+    is_on(name, DATAGRAM_SEGMENTATION)
+}
+
+/// Switches that, as `ethtool -K NAME tx-udp-segmentation on|off` does.
+///
+/// # Errors
+/// As [`set_segments_tunnels`].
+pub fn set_segments_datagrams(name: &str, on: bool) -> io::Result<()> {
+    switch(name, DATAGRAM_SEGMENTATION, on)
+}
+
+fn is_on(name: &str, wanted: &str) -> io::Result<bool> {
     let (socket, name) = (control_socket()?, IfName::new(name)?);
-    let Some((bit, blocks)) = feature(&socket, name, TUNNEL_SEGMENTATION)? else {
+    let Some((bit, blocks)) = feature(&socket, name, wanted)? else {
         return Ok(false);
     };
     // struct ethtool_gfeatures: command, number of blocks, blocks.
@@ -62,13 +94,9 @@ pub fn segments_tunnels(name: &str) -> io::Result<bool> {
     Ok(active & (1 << (bit % 32)) != 0)
 }
 
-/// Switches that, as `ethtool -K NAME tx-udp_tnl-segmentation on|off` does.
-///
-/// # Errors
-/// No such interface (`ENODEV`), no permission, a kernel or driver that cannot (`EOPNOTSUPP`).
-pub fn set_segments_tunnels(name: &str, on: bool) -> io::Result<()> {
+fn switch(name: &str, wanted: &str, on: bool) -> io::Result<()> {
     let (socket, name) = (control_socket()?, IfName::new(name)?);
-    let Some((bit, blocks)) = feature(&socket, name, TUNNEL_SEGMENTATION)? else {
+    let Some((bit, blocks)) = feature(&socket, name, wanted)? else {
         return Err(io::ErrorKind::Unsupported.into());
     };
     // struct ethtool_sfeatures; a block is the mask of valid bits and the bits wanted.
@@ -175,16 +203,26 @@ mod tests {
     }
 
     #[test]
-    fn segmentation_of_tunnels_is_read_and_switched() {
+    fn segmentation_of_tunnels_and_of_datagrams_is_read_and_switched() {
         cable()
             .run_in(|| {
                 for on in [false, true, false] {
                     set_segments_tunnels("a", on).unwrap();
                     assert_eq!(segments_tunnels("a").unwrap(), on);
+                    assert!(segments_datagrams("a").unwrap(), "another feature");
                     assert!(segments_tunnels("b").unwrap(), "as it was made");
+                }
+                set_segments_tunnels("a", true).unwrap();
+                for on in [false, true, false] {
+                    set_segments_datagrams("a", on).unwrap();
+                    assert_eq!(segments_datagrams("a").unwrap(), on);
+                    assert!(segments_tunnels("a").unwrap(), "another feature");
+                    assert!(segments_datagrams("b").unwrap(), "as it was made");
                 }
                 segments_tunnels("nosuch").unwrap_err();
                 set_segments_tunnels("nosuch", true).unwrap_err();
+                segments_datagrams("nosuch").unwrap_err();
+                set_segments_datagrams("nosuch", true).unwrap_err();
             })
             .unwrap();
     }

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
+use weft_dataplane::TunnelOffload;
 use weft_wire::ecn::Dscp;
 
 pub(crate) use flags::Flags;
@@ -70,8 +71,9 @@ pub(crate) struct Config {
     /// to 1000 microseconds. Default 200.
     pub(crate) poll: Duration,
     /// `tunnel-offload`: `auto` lets the kernel segment TCP together with its VXLAN headers where a
-    /// test at the start passes, `off` never does. Default `auto`.
-    pub(crate) tunnel_offload: bool,
+    /// test at the start passes and finds that cheaper, `on` where it passes, `off` never. Default
+    /// `auto`.
+    pub(crate) tunnel_offload: TunnelOffload,
     /// `dscp`: class of service of packets to other nodes, 0 to 63, or that of the packet inside.
     /// Default 0. Marks of congestion (ECN) are always copied.
     pub(crate) dscp: Dscp,
@@ -285,7 +287,7 @@ impl Config {
             poll: read.one("poll", value::poll).unwrap_or(DEFAULT_POLL),
             tunnel_offload: read
                 .one("tunnel-offload", value::tunnel_offload)
-                .unwrap_or(true),
+                .unwrap_or_default(),
             dscp: read.one("dscp", value::dscp).unwrap_or_default(),
             gwbridge_subnet: read.one("gwbridge-subnet", value::gwbridge_subnet),
             runtime: read.one("runtime", value::program).flatten(),
