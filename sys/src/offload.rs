@@ -41,14 +41,16 @@ const GET_ACTIVE: usize = 2;
 /// Words of `struct ethtool_set_features_block`.
 const SET_BLOCK: usize = 2;
 
-/// Segmentation of UDP tunnels whose outer checksum is zero, such as VXLAN's (`ethtool -k`).
-const TUNNEL_SEGMENTATION: &str = "tx-udp_tnl-segmentation";
+/// Segmentation of UDP tunnels whose outer checksum is not zero (`ethtool -k`), as `UDP_GRO` wants it
+/// of a sender. The feature without `csum` is about tunnels without a checksum.
+const TUNNEL_SEGMENTATION: &str = "tx-udp_tnl-csum-segmentation";
 
 /// Segmentation of what is sent with `UDP_SEGMENT`.
 const DATAGRAM_SEGMENTATION: &str = "tx-udp-segmentation";
 
-/// Whether an interface of the calling thread's namespace segments TCP inside UDP tunnels. Where it
-/// does not, the kernel does so before the driver, which costs more than to segment in user space.
+/// Whether an interface of the calling thread's namespace segments TCP inside UDP tunnels, with
+/// checksums inside and outside. Where it does not, the kernel does so before the driver, which costs
+/// more than to segment in user space.
 ///
 /// # Errors
 /// No such interface (`ENODEV`).
@@ -56,7 +58,7 @@ pub fn segments_tunnels(name: &str) -> io::Result<bool> {
     is_on(name, TUNNEL_SEGMENTATION)
 }
 
-/// Switches that, as `ethtool -K NAME tx-udp_tnl-segmentation on|off` does.
+/// Switches that, as `ethtool -K NAME tx-udp_tnl-csum-segmentation on|off` does.
 ///
 /// # Errors
 /// No such interface (`ENODEV`), no permission, a kernel or driver that cannot (`EOPNOTSUPP`).

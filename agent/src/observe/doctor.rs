@@ -236,7 +236,7 @@ fn data_plane(checks: &mut Checks, data_path: &DataPath) {
             let mut found = "the kernel segments TCP with its tunnel headers".to_owned();
             if !plain.is_empty() {
                 found = format!(
-                    "{found}; not used for {} nodes behind {devices}, which does not segment tunnels (tx-udp_tnl-segmentation of `ethtool -k`)",
+                    "{found}; not used for {} nodes behind {devices}, which does not segment tunnels (tx-udp_tnl-csum-segmentation of `ethtool -k`)",
                     plain.len()
                 );
             }
