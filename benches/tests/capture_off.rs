@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use weft_benches::allocations::{Counting, allocations_of_all};
-use weft_dataplane::{CaptureFilter, Config, Dataplane, Port, PortCounters, Snapshot};
+use weft_dataplane::{
+    CaptureFilter, Config, Dataplane, Port, PortCounters, Snapshot, TunnelOffload,
+};
 use weft_mesh::ServicesBuilder;
 use weft_sys::netlink::Netlink;
 use weft_sys::netns::Netns;
@@ -69,7 +71,7 @@ fn no_allocation_for_a_packet_unless_somebody_captures() {
             refused_interfaces: Vec::new(),
             spin: Duration::ZERO,
             journal: None,
-            inject: false,
+            tunnel_offload: TunnelOffload::Off,
             seed: 7,
         })
     });

@@ -6,6 +6,7 @@ use std::time::Duration;
 use weft_wire::ecn::Dscp;
 
 use crate::journal::JournalConfig;
+use crate::way_out::TunnelOffload;
 
 /// How the data plane is set up; fixed while it runs.
 #[derive(Debug, Clone)]
@@ -18,11 +19,12 @@ pub struct Config {
     pub flows: usize,
     /// Idle time after which UDP flows end; those that nobody answered after 30 s at most.
     pub udp_idle: Duration,
-    /// How long a worker that ran out of work looks for more before it sleeps; zero sleeps at once.
+    /// How long a worker that ran out of work looks for more before it sleeps, at most: as long as
+    /// that is worth it by the rhythm of its work and the price of a wake-up. Zero sleeps at once.
     pub spin: Duration,
     /// Send TCP super-frames through a TAP of the host where the kernel can segment them, tunnel and
     /// all, once a test of that has passed: [`Dataplane::injection`](crate::Dataplane::injection).
-    pub inject: bool,
+    pub tunnel_offload: TunnelOffload,
     /// Class of service of packets to other nodes.
     pub dscp: Dscp,
     /// Where flows outlive the process; nowhere when absent.

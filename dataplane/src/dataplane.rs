@@ -12,11 +12,12 @@ use crate::capture::CaptureFilter;
 use crate::capture_reader::{CaptureBusy, CaptureReader};
 use crate::counters::WorkerCounters;
 use crate::handover::{HeardLoopback, LoopbackQuestion, NODE_FRAME_LEN, NodeFrame};
-use crate::inject::InjectError;
+use crate::inject::{InjectError, Prices};
 use crate::listing::FlowListing;
 use crate::selftest::{self, SelfTest, Verdict};
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
+use crate::way_out::{TunnelOffload, WayOut};
 
 /// The running workers.
 #[derive(Debug)]
@@ -25,7 +26,8 @@ pub struct Dataplane {
     pub(crate) threads: Vec<JoinHandle<()>>,
     pub(crate) self_test: Option<JoinHandle<()>>,
     pub(crate) local: SocketAddr,
-    pub(crate) injection: Arc<OnceLock<Result<(), InjectError>>>,
+    pub(crate) injection: Arc<OnceLock<Result<Option<Prices>, InjectError>>>,
+    pub(crate) tunnel_offload: TunnelOffload,
     pub(crate) self_tests: Vec<SelfTest>,
     pub(crate) receive_buffer: usize,
     pub(crate) segment: bool,
@@ -42,15 +44,46 @@ pub(crate) struct JournalTrouble {
 }
 
 impl Dataplane {
-    /// What came of [`Config::inject`](crate::Config::inject): nothing while the self-test runs or
-    /// when it was not asked for, else success or why super-frames are segmented in this process.
+    /// What came of [`Config::tunnel_offload`](crate::Config::tunnel_offload): nothing while the
+    /// self-test runs or when it was not asked for, else success or why super-frames are segmented in
+    /// this process.
     #[must_use]
     pub fn injection(&self) -> Option<Result<(), &InjectError>> {
-        self.injection.get().map(|r| r.as_ref().copied())
+        self.injection.get().map(|r| r.as_ref().map(|_| ()))
     }
 
-    /// Says to which nodes super-frames leave as segments made here although the injector works: the
-    /// device on the way there does not segment tunnels, so the kernel would, at a higher price.
+    /// What super-frames cost by the injector and by `UDP_SEGMENT`: nothing while the self-test runs,
+    /// and where they could not be compared.
+    #[must_use]
+    pub fn prices(&self) -> Option<Prices> {
+        self.injection.get()?.as_ref().ok().copied().flatten()
+    }
+
+    /// Whether super-frames are to leave as segments made here where the devices on the way segment
+    /// tunnels and datagrams alike: it measured cheaper, and nobody asked for the other way.
+    #[must_use]
+    pub fn segments_are_cheaper(&self) -> bool {
+        self.way_out().segments_are_cheaper()
+    }
+
+    /// The way that TCP super-frames take where the devices allow both, and why, for people.
+    #[must_use]
+    pub fn choice(&self) -> String {
+        self.way_out().told()
+    }
+
+    fn way_out(&self) -> WayOut {
+        let tested = self.injection.get();
+        WayOut {
+            asked: self.tunnel_offload,
+            segment: self.segment,
+            tested: tested.map(|found| found.as_ref().copied().map_err(|_| ())),
+        }
+    }
+
+    /// Says to which nodes super-frames leave as segments made here although the injector works: a
+    /// device on the way there does not segment tunnels, so the kernel would, at a higher price; or
+    /// it segments both, and [`Self::segments_are_cheaper`].
     pub fn segment_for(&self, vteps: impl IntoIterator<Item = IpAddr>) {
         let v4 = vteps.into_iter().filter_map(|vtep| match vtep {
             IpAddr::V4(v4) => Some(v4),
@@ -76,7 +109,7 @@ impl Dataplane {
     #[must_use]
     pub fn self_tests(&self) -> Vec<SelfTest> {
         let injection = self.injection.get().map(|found| match found {
-            Ok(()) => (
+            Ok(_) => (
                 Verdict::Passed,
                 "the kernel segments TCP together with its VXLAN headers".to_owned(),
             ),
@@ -97,7 +130,7 @@ impl Dataplane {
     /// later counts it (`WorkerCounters::unsegmented`).
     #[must_use]
     pub fn path(&self) -> &'static str {
-        if matches!(self.injection(), Some(Ok(()))) {
+        if matches!(self.injection(), Some(Ok(()))) && !self.segments_are_cheaper() {
             "TCP super-frames to other nodes leave whole, with their tunnel headers"
         } else if self.segment {
             "super-frames to other nodes leave as segmented datagrams (UDP_SEGMENT)"

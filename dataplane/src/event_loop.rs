@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use weft_sys::affinity::yield_cpu;
+use weft_sys::affinity::{interruptions, yield_cpu};
 use weft_sys::clock::monotonic_nanos;
 use weft_sys::epoll::{Epoll, Ready};
 use weft_wire::{Instant, PortId};
@@ -15,7 +15,7 @@ use weft_wire::{Instant, PortId};
 use crate::listing::PAUSE;
 use crate::port::Port;
 use crate::snapshot::Snapshot;
-use crate::spin::Spin;
+use crate::spin::{Spin, Step};
 use crate::worker::{ADMIT_BUDGET, EXPIRE_BUDGET, SWEEP_BUDGET, Worker, context};
 
 /// Token of the VXLAN socket; ports use their number.
@@ -38,17 +38,17 @@ pub(crate) struct EventLoop {
 }
 
 impl EventLoop {
-    /// A worker that looks for more work for as long as `spin` before it sleeps.
+    /// A worker that looks for more work for as long as `spin` says before it sleeps.
     ///
     /// # Errors
     /// The kernel has no epoll set, or does not watch the socket.
-    pub(crate) fn new(worker: Worker, spin: Duration) -> std::io::Result<Self> {
+    pub(crate) fn new(worker: Worker, spin: Spin) -> std::io::Result<Self> {
         let epoll = Epoll::new(64)?;
         epoll.add(&worker.underlay, UNDERLAY)?;
         epoll.add(&worker.shared.inboxes[worker.index].wakeup, WAKEUP)?;
         Ok(Self {
             worker,
-            spin: Spin::new(spin),
+            spin,
             epoll,
             ready: Vec::with_capacity(64),
             watched: HashMap::default(),
@@ -73,16 +73,29 @@ impl EventLoop {
     /// Waits for work: awake for a moment after the last, then asleep.
     fn wait(&mut self) -> std::io::Result<()> {
         let timeout = self.timeout();
-        let mut now = self.worker.now;
-        while self.spin.polls(now) && timeout != Some(Duration::ZERO) {
+        if timeout == Some(Duration::ZERO) {
+            self.poll(timeout)?;
+            return Ok(());
+        }
+        let mut now = Instant(monotonic_nanos());
+        self.spin.idle(now, interruptions);
+        loop {
+            let step = self.spin.step(now);
+            if step == Step::Sleep {
+                break;
+            }
             if self.poll(Some(Duration::ZERO))? {
                 return Ok(());
             }
-            let before = Instant(monotonic_nanos());
-            yield_cpu();
             now = Instant(monotonic_nanos());
-            self.spin.yielded(before, now);
+            if step == Step::Yield {
+                let before = now;
+                yield_cpu();
+                now = Instant(monotonic_nanos());
+                self.spin.yielded(before, now, interruptions);
+            }
         }
+        self.spin.sleeps();
         self.poll(timeout)?;
         Ok(())
     }

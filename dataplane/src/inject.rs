@@ -12,7 +12,11 @@ use weft_sys::tap::{Tap, TapConfig, TapError};
 use weft_wire::tunnel_gso::{HEADER_LEN, Tunnel, VNET_LEN};
 use weft_wire::{DropReason, IpInfo, Mac, VnetHdr, Vni};
 
+mod compare;
+mod prices;
 mod selftest;
+
+pub use prices::Prices;
 
 /// Name of the TAP.
 pub const DEVICE: &str = "weftgso0";
@@ -61,12 +65,13 @@ pub(crate) struct Injector {
 }
 
 impl Injector {
-    /// Makes the TAP in the calling thread's namespace and sends a test packet through it. The TAP
-    /// is gone again when that fails, and with the process.
+    /// Makes the TAP in the calling thread's namespace, sends a test packet through it, and compares
+    /// what super-frames cost by it and by `UDP_SEGMENT`, where that can be told. The TAP is gone
+    /// again when the test fails, and with the process.
     ///
     /// # Errors
     /// [`InjectError`]: super-frames have to be segmented by the caller.
-    pub(crate) fn open(src: Ipv4Addr) -> Result<Self, InjectError> {
+    pub(crate) fn open(src: Ipv4Addr) -> Result<(Self, Option<Prices>), InjectError> {
         let [_, _, a, b] = src.octets();
         let mac = Mac([0x02, 0x42, 0xa9, 0xfe, a, b]);
         let tap = Tap::open(&TapConfig {
@@ -95,8 +100,8 @@ impl Injector {
         links.add_address(DEVICE, Ipv4Net::from(ADDRESS).into())?;
         links.set_up(DEVICE, true)?;
         let injector = Self { tap, mac, src };
-        selftest::run(&injector)?;
-        Ok(injector)
+        let prices = selftest::run(&injector)?;
+        Ok((injector, prices))
     }
 
     /// Sends `frame` from `src_port` to `vtep`. The kernel's forwarding runs within the call.

@@ -16,10 +16,17 @@ use crate::journal::FileJournal;
 use crate::selftest::{self, SelfTest};
 use crate::send_queue::TX_SOCKETS;
 use crate::shared::Shared;
+use crate::spin::Spin;
+use crate::wake_price;
+use crate::way_out::TunnelOffload;
 use crate::worker::{Parts, Worker};
 
 /// Longest idle time of datagrams that nobody answered.
 const UNANSWERED_IDLE: Duration = Duration::from_secs(30);
+
+/// The turns that workers ask the scheduler for, the shortest that it gives: a worker whose packet
+/// comes goes before a program that computes. See `spin.rs`.
+const SLICE: Duration = Duration::from_micros(100);
 
 /// Why the data plane did not start.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +65,7 @@ impl Dataplane {
     /// See [`StartError`]; nothing runs then.
     pub fn start_unsegmented(config: &Config) -> Result<Self, StartError> {
         let config = Config {
-            inject: false,
+            tunnel_offload: TunnelOffload::Off,
             ..config.clone()
         };
         Self::start_with(&config, Vec::new(), false)
@@ -82,18 +89,22 @@ impl Dataplane {
             self_test: None,
             local: sockets[0].local_addr(),
             injection: Arc::default(),
+            tunnel_offload: config.tunnel_offload,
             self_tests,
             receive_buffer: receive_buffer.unwrap_or(0),
             segment,
             journal: JournalTrouble::default(),
         };
         let cpus = weft_sys::affinity::allowed()?;
+        let cpus: Vec<usize> = (0..workers).map(|i| cpus[i % cpus.len()]).collect();
+        let spins = spins(config.spin, &cpus);
         let claims = Arc::new(Claims::new(config.seed));
-        for (index, underlay) in sockets.into_iter().enumerate() {
+        let places = cpus.into_iter().zip(spins);
+        for (index, (underlay, (cpu, spin))) in sockets.into_iter().zip(places).enumerate() {
             let worker = plane.worker(config, index, underlay, &claims)?;
-            plane.start_worker(worker, config.spin, cpus[index % cpus.len()])?;
+            plane.start_worker(worker, spin, cpu)?;
         }
-        if config.inject {
+        if config.tunnel_offload != TunnelOffload::Off {
             plane.prepare_injection()?;
         }
         Ok(plane)
@@ -145,7 +156,7 @@ impl Dataplane {
     }
 
     /// Gives a worker a thread on `cpu`.
-    fn start_worker(&mut self, worker: Worker, spin: Duration, cpu: usize) -> std::io::Result<()> {
+    fn start_worker(&mut self, worker: Worker, spin: Spin, cpu: usize) -> std::io::Result<()> {
         let (index, shared) = (worker.index, Arc::clone(&self.shared));
         let event_loop = EventLoop::new(worker, spin)?;
         let thread = std::thread::Builder::new()
@@ -157,6 +168,12 @@ impl Dataplane {
                         pinned.store(cpu as u64 + 1, Ordering::Relaxed);
                     }
                     Err(error) => tracing::warn!(cpu, %error, "the worker is not pinned"),
+                }
+                if let Err(error) = weft_sys::affinity::ask_for_slice(SLICE) {
+                    tracing::info!(
+                        worker = index, %error,
+                        "the worker has turns of the usual length: it waits longer beside programs that compute"
+                    );
                 }
                 event_loop.run();
             })?;
@@ -176,11 +193,14 @@ impl Dataplane {
                     IpAddr::V4(src) => Injector::open(src),
                     IpAddr::V6(_) => Err(InjectError::Family),
                 };
-                let result = opened.map(|injector| {
+                let result = opened.map(|(injector, prices)| {
                     shared.injector.get_or_init(|| injector);
+                    prices
                 });
                 match &result {
-                    Ok(()) => tracing::info!("the kernel segments TCP with its tunnel headers"),
+                    Ok(prices) => {
+                        tracing::info!(?prices, "the kernel segments TCP with its tunnel headers");
+                    }
                     Err(reason) => {
                         tracing::info!(%reason, "TCP super-frames are segmented in this process");
                     }
@@ -190,4 +210,17 @@ impl Dataplane {
         self.self_test = Some(thread);
         Ok(())
     }
+}
+
+/// How the worker on each of `cpus` waits. Nothing is measured where nobody polls.
+fn spins(limit: Duration, cpus: &[usize]) -> Vec<Spin> {
+    let prices = if limit.is_zero() {
+        vec![Duration::ZERO; cpus.len()]
+    } else {
+        let prices = wake_price::measure(cpus);
+        tracing::info!(?cpus, ?prices, "what it costs to wake a worker");
+        prices
+    };
+    let spins = prices.into_iter().map(|price| Spin::new(limit, price));
+    spins.collect()
 }

@@ -13,6 +13,13 @@ pub fn monotonic_nanos() -> u64 {
     (t.tv_sec as u64) * 1_000_000_000 + t.tv_nsec as u64
 }
 
+/// Nanoseconds of CPU that the calling thread has used, in the kernel too (`CLOCK_THREAD_CPUTIME_ID`).
+#[must_use]
+pub fn thread_cpu_nanos() -> u64 {
+    let t = clock_gettime(ClockId::ThreadCPUTime);
+    (t.tv_sec as u64) * 1_000_000_000 + t.tv_nsec as u64
+}
+
 /// Milliseconds since 1970, by the clock that people set.
 #[must_use]
 pub fn unix_ms() -> u64 {
@@ -33,5 +40,17 @@ mod tests {
         let a = super::monotonic_nanos();
         let b = super::monotonic_nanos();
         assert!(b >= a && a > 0);
+    }
+
+    #[test]
+    fn the_time_of_a_thread_counts_what_it_computes_and_not_how_long_it_sleeps() {
+        let begun = super::thread_cpu_nanos();
+        while super::thread_cpu_nanos() < begun + 1_000_000 {
+            std::hint::spin_loop();
+        }
+        let (before, wall) = (super::thread_cpu_nanos(), super::monotonic_nanos());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let used = super::thread_cpu_nanos() - before;
+        assert!(used < super::monotonic_nanos() - wall, "{used}");
     }
 }

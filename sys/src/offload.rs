@@ -41,11 +41,16 @@ const GET_ACTIVE: usize = 2;
 /// Words of `struct ethtool_set_features_block`.
 const SET_BLOCK: usize = 2;
 
-/// Segmentation of UDP tunnels whose outer checksum is zero, such as VXLAN's (`ethtool -k`).
-const TUNNEL_SEGMENTATION: &str = "tx-udp_tnl-segmentation";
+/// Segmentation of UDP tunnels whose outer checksum is not zero (`ethtool -k`), as `UDP_GRO` wants it
+/// of a sender. The feature without `csum` is about tunnels without a checksum.
+const TUNNEL_SEGMENTATION: &str = "tx-udp_tnl-csum-segmentation";
 
-/// Whether an interface of the calling thread's namespace segments TCP inside UDP tunnels. Where it
-/// does not, the kernel does so before the driver, which costs more than to segment in user space.
+/// Segmentation of what is sent with `UDP_SEGMENT`.
+const DATAGRAM_SEGMENTATION: &str = "tx-udp-segmentation";
+
+/// Whether an interface of the calling thread's namespace segments TCP inside UDP tunnels, with
+/// checksums inside and outside. Where it does not, the kernel does so before the driver, which costs
+/// more than to segment in user space.
 ///
 /// # Errors
 /// No such interface (`ENODEV`).
@@ -53,12 +58,29 @@ pub fn segments_tunnels(name: &str) -> io::Result<bool> {
     has_feature(name, TUNNEL_SEGMENTATION)
 }
 
-/// Switches that, as `ethtool -K NAME tx-udp_tnl-segmentation on|off` does.
+/// Switches that, as `ethtool -K NAME tx-udp_tnl-csum-segmentation on|off` does.
 ///
 /// # Errors
 /// No such interface (`ENODEV`), no permission, a kernel or driver that cannot (`EOPNOTSUPP`).
 pub fn set_segments_tunnels(name: &str, on: bool) -> io::Result<()> {
     set_features(name, &[(TUNNEL_SEGMENTATION, on)])
+}
+
+/// Whether an interface of the calling thread's namespace segments what is sent with `UDP_SEGMENT`.
+/// Where it does not, the kernel does so before the driver.
+///
+/// # Errors
+/// No such interface (`ENODEV`).
+pub fn segments_datagrams(name: &str) -> io::Result<bool> {
+    has_feature(name, DATAGRAM_SEGMENTATION)
+}
+
+/// Switches that, as `ethtool -K NAME tx-udp-segmentation on|off` does.
+///
+/// # Errors
+/// As [`set_segments_tunnels`].
+pub fn set_segments_datagrams(name: &str, on: bool) -> io::Result<()> {
+    set_features(name, &[(DATAGRAM_SEGMENTATION, on)])
 }
 
 /// Whether a feature of an interface of the calling thread's namespace is in force, by the kernel's
@@ -204,16 +226,26 @@ mod tests {
     }
 
     #[test]
-    fn segmentation_of_tunnels_is_read_and_switched() {
+    fn segmentation_of_tunnels_and_of_datagrams_is_read_and_switched() {
         cable()
             .run_in(|| {
                 for on in [false, true, false] {
                     set_segments_tunnels("a", on).unwrap();
                     assert_eq!(segments_tunnels("a").unwrap(), on);
+                    assert!(segments_datagrams("a").unwrap(), "another feature");
                     assert!(segments_tunnels("b").unwrap(), "as it was made");
+                }
+                set_segments_tunnels("a", true).unwrap();
+                for on in [false, true, false] {
+                    set_segments_datagrams("a", on).unwrap();
+                    assert_eq!(segments_datagrams("a").unwrap(), on);
+                    assert!(segments_tunnels("a").unwrap(), "another feature");
+                    assert!(segments_datagrams("b").unwrap(), "as it was made");
                 }
                 segments_tunnels("nosuch").unwrap_err();
                 set_segments_tunnels("nosuch", true).unwrap_err();
+                segments_datagrams("nosuch").unwrap_err();
+                set_segments_datagrams("nosuch", true).unwrap_err();
             })
             .unwrap();
     }

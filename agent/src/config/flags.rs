@@ -67,14 +67,16 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "TIME")]
     pub(crate) udp_idle: Option<String>,
 
-    /// How long a worker that ran out of packets looks for more before it sleeps, in microseconds;
-    /// 0 sleeps at once, which saves power and costs latency [default: 50]
+    /// How long a worker that ran out of packets looks for more before it sleeps, at most, in
+    /// microseconds: it follows the rhythm of the packets and what a wake-up costs here; 0 sleeps at
+    /// once, which saves power and costs latency [default: 200]
     #[arg(long, value_name = "MICROSECONDS")]
     pub(crate) poll: Option<String>,
 
-    /// Whether the kernel may segment TCP together with its VXLAN headers: `auto` where a test at
-    /// the start passes (Linux 6.17), or `off` [default: auto]
-    #[arg(long, value_name = "auto|off")]
+    /// Whether the kernel may segment TCP together with its VXLAN headers: `on` where a test at the
+    /// start passes (Linux 6.17), `auto` where that is also cheaper than UDP_SEGMENT, or `off`
+    /// [default: auto]
+    #[arg(long, value_name = "auto|on|off")]
     pub(crate) tunnel_offload: Option<String>,
 
     /// Class of service (DSCP) of packets to other nodes, or `inherit` that of the packet inside

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
+use weft_dataplane::TunnelOffload;
 use weft_wire::ecn::Dscp;
 
 pub(crate) use flags::Flags;
@@ -34,8 +35,8 @@ pub(crate) const DEFAULT_GOSSIP_PORT: u16 = 7946;
 /// Default of `--udp-idle`; RFC 4787 section 4.3 asks for no less than two minutes.
 pub(crate) const DEFAULT_UDP_IDLE: Duration = Duration::from_secs(180);
 
-/// Default of `--poll`.
-pub(crate) const DEFAULT_POLL: Duration = Duration::from_micros(50);
+/// Default of `--poll`: a limit, which few machines come to.
+pub(crate) const DEFAULT_POLL: Duration = Duration::from_micros(200);
 
 /// Everything that can be set before a node starts. None of it can be changed while it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,12 +67,13 @@ pub(crate) struct Config {
     /// may be silent before it is forgotten, 1 second to 24 hours. Default 3 minutes. Datagrams
     /// that nobody answers are forgotten after 30 seconds at most.
     pub(crate) udp_idle: Duration,
-    /// `poll`: how long a worker that ran out of packets looks for more before it sleeps, 0 to 1000
-    /// microseconds. Default 50.
+    /// `poll`: how long a worker that ran out of packets looks for more before it sleeps, at most, 0
+    /// to 1000 microseconds. Default 200.
     pub(crate) poll: Duration,
     /// `tunnel-offload`: `auto` lets the kernel segment TCP together with its VXLAN headers where a
-    /// test at the start passes, `off` never does. Default `auto`.
-    pub(crate) tunnel_offload: bool,
+    /// test at the start passes and finds that cheaper, `on` where it passes, `off` never. Default
+    /// `auto`.
+    pub(crate) tunnel_offload: TunnelOffload,
     /// `dscp`: class of service of packets to other nodes, 0 to 63, or that of the packet inside.
     /// Default 0. Marks of congestion (ECN) are always copied.
     pub(crate) dscp: Dscp,
@@ -285,7 +287,7 @@ impl Config {
             poll: read.one("poll", value::poll).unwrap_or(DEFAULT_POLL),
             tunnel_offload: read
                 .one("tunnel-offload", value::tunnel_offload)
-                .unwrap_or(true),
+                .unwrap_or_default(),
             dscp: read.one("dscp", value::dscp).unwrap_or_default(),
             gwbridge_subnet: read.one("gwbridge-subnet", value::gwbridge_subnet),
             runtime: read.one("runtime", value::program).flatten(),

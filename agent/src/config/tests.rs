@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
+use weft_dataplane::TunnelOffload;
 use weft_wire::ecn::Dscp;
 
 use super::file::parse;
@@ -45,8 +46,8 @@ fn defaults() {
     assert_eq!(config.gossip_port, 7946);
     assert_eq!(config.mesh, MeshFrontEnd::Frame);
     assert_eq!(config.udp_idle, Duration::from_secs(180));
-    assert_eq!(config.poll, Duration::from_micros(50));
-    assert!(config.tunnel_offload);
+    assert_eq!(config.poll, Duration::from_micros(200));
+    assert_eq!(config.tunnel_offload, TunnelOffload::Auto);
     assert_eq!(config.gwbridge_subnet, None);
     assert!(config.dns_upstreams.is_empty());
 }
@@ -99,7 +100,7 @@ fn every_key_of_the_file_in_both_spellings() {
     assert_eq!(config.gossip_port, 0x1F00);
     assert_eq!(config.udp_idle, Duration::from_secs(300));
     assert_eq!(config.poll, Duration::ZERO);
-    assert!(!config.tunnel_offload);
+    assert_eq!(config.tunnel_offload, TunnelOffload::Off);
     assert_eq!(config.dscp, Dscp::Fixed(46));
     assert_eq!(config.gwbridge_subnet.unwrap().to_string(), "172.30.0.0/16");
     assert_eq!(config.runtime, Some(PathBuf::from("/usr/sbin/runc")));
@@ -245,12 +246,14 @@ fn the_silence_of_datagrams_has_a_unit_and_limits() {
 fn polling_and_the_offload_of_tunnels_have_limits() {
     let config = load(&["--poll", "1000", "--tunnel-offload", "auto"], None).unwrap();
     assert_eq!(config.poll, Duration::from_millis(1));
-    assert!(config.tunnel_offload);
-    let error = load(&["--poll", "1001", "--tunnel-offload", "on"], None)
+    assert_eq!(config.tunnel_offload, TunnelOffload::Auto);
+    let forced = load(&["--tunnel-offload", "on"], None).unwrap();
+    assert_eq!(forced.tunnel_offload, TunnelOffload::On);
+    let error = load(&["--poll", "1001", "--tunnel-offload", "yes"], None)
         .unwrap_err()
         .to_string();
     assert!(error.contains("expected 0 to 1000 microseconds"), "{error}");
-    assert!(error.contains("expected auto or off"), "{error}");
+    assert!(error.contains("expected auto, on or off"), "{error}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use tracing_subscriber::EnvFilter;
+use weft_dataplane::TunnelOffload;
 use weft_wire::ecn::Dscp;
 
 use super::{LogFormat, MeshFrontEnd, Origin, Problem, Setting, with_dns_port};
@@ -197,11 +198,12 @@ pub(super) fn poll(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("{text:?}: expected 0 to {POLL_MAX} microseconds, without a unit"))
 }
 
-pub(super) fn tunnel_offload(text: &str) -> Result<bool, String> {
+pub(super) fn tunnel_offload(text: &str) -> Result<TunnelOffload, String> {
     match text {
-        "auto" => Ok(true),
-        "off" => Ok(false),
-        _ => Err(format!("{text:?}: expected auto or off")),
+        "auto" => Ok(TunnelOffload::Auto),
+        "on" => Ok(TunnelOffload::On),
+        "off" => Ok(TunnelOffload::Off),
+        _ => Err(format!("{text:?}: expected auto, on or off")),
     }
 }
 

@@ -236,7 +236,7 @@ fn data_plane(checks: &mut Checks, data_path: &DataPath) {
             let mut found = "the kernel segments TCP with its tunnel headers".to_owned();
             if !plain.is_empty() {
                 found = format!(
-                    "{found}; not used for {} nodes behind {devices}, which does not segment tunnels (tx-udp_tnl-segmentation of `ethtool -k`)",
+                    "{found}; not used for {} nodes behind {devices}, which does not segment tunnels (tx-udp_tnl-csum-segmentation of `ethtool -k`)",
                     plain.len()
                 );
             }
@@ -245,9 +245,10 @@ fn data_plane(checks: &mut Checks, data_path: &DataPath) {
         Some(Err(error)) => checks.warn(
             "self-test tunnel-gso",
             error.to_string(),
-            "super-frames leave by UDP_SEGMENT, which is slower; Linux 6.17 and an IPv4 data path have it",
+            "super-frames leave by UDP_SEGMENT, which is slower on some machines; Linux 6.17 and an IPv4 data path have it",
         ),
     }
+    checks.ok("segments", plane.choice());
     let refused: u64 = workers.iter().map(|w| w.refused_segments()).sum();
     let path = plane.path();
     if refused > 0 {

@@ -104,7 +104,7 @@ impl DataPath {
             underlay: SocketAddr::new(home.data_path_addr, orders.shared.data_path_port),
             flows: FLOWS_PER_WORKER,
             udp_idle: config.udp_idle,
-            inject: config.tunnel_offload,
+            tunnel_offload: config.tunnel_offload,
             dscp: config.dscp,
             spin: config.poll,
             refused_interfaces: sandbox_side(),

@@ -1,11 +1,11 @@
 //! How large packets may be on the ways to the other nodes, and who has to segment them: what the
 //! kernel says. Read again and again, so that a change is followed while traffic flows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use weft_sys::netlink::{Netlink, NetlinkError};
-use weft_sys::offload::segments_tunnels;
+use weft_sys::offload::{segments_datagrams, segments_tunnels};
 
 /// Where the MTU of the underlay cannot be told, in bytes.
 const ASSUMED: u32 = 1500;
@@ -19,6 +19,8 @@ pub(crate) struct Underlay {
     pub(crate) routes: BTreeMap<IpAddr, u32>,
     /// VTEPs whose packets leave by a device that does not segment tunnels, with its name.
     pub(crate) plain: BTreeMap<IpAddr, String>,
+    /// VTEPs all of whose devices segment tunnels and datagrams alike.
+    pub(crate) alike: BTreeSet<IpAddr>,
 }
 
 impl Underlay {
@@ -36,7 +38,16 @@ impl Underlay {
         let links = netlink.links()?;
         let device = own.and_then(|(index, _)| links.iter().find(|l| l.index == *index));
         let routes = netlink.routes_to(vteps)?;
-        let plain = plain(&mut netlink, routes.keys().copied());
+        let mut devices = Devices::default();
+        let (mut plain, mut alike) = (BTreeMap::new(), BTreeSet::new());
+        for vtep in routes.keys().copied() {
+            let names = netlink.devices_to(vtep).unwrap_or_default();
+            match devices.way(names) {
+                Way::Plain(device) => _ = plain.insert(vtep, device),
+                Way::Tunnels => {}
+                Way::Alike => _ = alike.insert(vtep),
+            }
+        }
         Ok(Self {
             device: device.map_or(ASSUMED, |link| link.mtu),
             routes: routes
@@ -44,27 +55,90 @@ impl Underlay {
                 .map(|(ip, path)| (ip, path.mtu))
                 .collect(),
             plain,
+            alike,
         })
+    }
+
+    /// VTEPs to which super-frames leave as segments made here: those whose devices do not segment
+    /// tunnels, and where the devices do either kind and segments are the cheaper one, those too.
+    pub(crate) fn segmented(&self, segments_are_cheaper: bool) -> BTreeSet<IpAddr> {
+        let alike = self.alike.iter().filter(|_| segments_are_cheaper);
+        self.plain.keys().chain(alike).copied().collect()
     }
 }
 
-/// VTEPs with a device on their way that leaves the segmentation of tunnels to the kernel. What
-/// cannot be asked counts as one that does not: that costs speed and nothing else.
-fn plain(
-    netlink: &mut Netlink,
-    vteps: impl IntoIterator<Item = IpAddr>,
-) -> BTreeMap<IpAddr, String> {
-    let mut known: BTreeMap<String, bool> = BTreeMap::new();
-    let mut plain = BTreeMap::new();
-    for vtep in vteps {
-        for device in netlink.devices_to(vtep).unwrap_or_default() {
-            let segments = *known
-                .entry(device.clone())
-                .or_insert_with(|| segments_tunnels(&device).unwrap_or(false));
-            if !segments {
-                plain.insert(vtep, device);
+/// Who segments on the way to a VTEP.
+#[derive(Debug, PartialEq, Eq)]
+enum Way {
+    /// This device, and perhaps others, leaves the segmentation of tunnels to the kernel.
+    Plain(String),
+    /// Every device segments tunnels, and some leave datagrams to the kernel.
+    Tunnels,
+    /// Every device segments both.
+    Alike,
+}
+
+/// What devices said of themselves: whether they segment tunnels, and datagrams.
+#[derive(Debug, Default)]
+struct Devices(BTreeMap<String, (bool, bool)>);
+
+impl Devices {
+    /// The way by all of these devices. What cannot be asked counts as one that segments nothing:
+    /// that costs speed and nothing else.
+    fn way(&mut self, names: BTreeSet<String>) -> Way {
+        let mut way = Way::Alike;
+        for name in names {
+            let known = self.0.entry(name.clone()).or_insert_with(|| {
+                (
+                    segments_tunnels(&name).unwrap_or(false),
+                    segments_datagrams(&name).unwrap_or(false),
+                )
+            });
+            match *known {
+                (false, _) => return Way::Plain(name),
+                (true, false) => way = Way::Tunnels,
+                (true, true) => {}
             }
         }
+        way
     }
-    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn way(devices: &[(&str, bool, bool)]) -> Way {
+        let said = |&(name, tunnels, datagrams): &(&str, bool, bool)| {
+            (name.to_owned(), (tunnels, datagrams))
+        };
+        let mut known = Devices(devices.iter().map(said).collect());
+        known.way(devices.iter().map(|d| d.0.to_owned()).collect())
+    }
+
+    #[test]
+    fn the_weakest_device_decides_who_segments() {
+        assert_eq!(way(&[("a", true, true)]), Way::Alike);
+        assert_eq!(way(&[("a", true, true), ("b", true, false)]), Way::Tunnels);
+        let plain = Way::Plain("b".to_owned());
+        assert_eq!(way(&[("a", true, false), ("b", false, true)]), plain);
+        // No device, no reason against either.
+        assert_eq!(way(&[]), Way::Alike);
+        // One that is gone.
+        let gone = Devices::default().way(BTreeSet::from(["nosuch".to_owned()]));
+        assert_eq!(gone, Way::Plain("nosuch".to_owned()));
+    }
+
+    #[test]
+    fn segments_are_made_where_the_device_makes_none_and_where_they_are_cheaper() {
+        let [plain, alike, tunnels] = [1, 2, 3].map(|host| IpAddr::from([192, 0, 2, host]));
+        let underlay = Underlay {
+            device: 1500,
+            routes: [plain, alike, tunnels].map(|vtep| (vtep, 1500)).into(),
+            plain: BTreeMap::from([(plain, "eth0".to_owned())]),
+            alike: BTreeSet::from([alike]),
+        };
+        assert_eq!(underlay.segmented(false), BTreeSet::from([plain]));
+        assert_eq!(underlay.segmented(true), BTreeSet::from([plain, alike]));
+    }
 }

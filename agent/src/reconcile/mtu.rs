@@ -28,6 +28,8 @@ const GROW_AFTER: Duration = Duration::from_millis(200);
 pub(super) struct MtuKeeper {
     underlay: Option<Underlay>,
     vteps: BTreeSet<IpAddr>,
+    /// VTEPs to which super-frames leave as segments, as the data plane was told.
+    segmented: BTreeSet<IpAddr>,
     /// When the tables got other MTUs.
     changed: Instant,
     /// MTU that each port was last set to.
@@ -39,6 +41,7 @@ impl Default for MtuKeeper {
         Self {
             underlay: None,
             vteps: BTreeSet::new(),
+            segmented: BTreeSet::new(),
             changed: Instant::now(),
             set: BTreeMap::new(),
         }
@@ -68,17 +71,7 @@ impl MtuKeeper {
             match read.and_then(|r| Ok(r?)) {
                 Ok(underlay) => {
                     warnings.clear("mtu");
-                    let before = self.underlay.as_ref().map(|u| &u.plain);
-                    if before != Some(&underlay.plain) {
-                        if let Some((vtep, device)) = underlay.plain.first_key_value() {
-                            tracing::info!(
-                                %vtep, device, vteps = underlay.plain.len(),
-                                "a device does not segment tunnels: super-frames are segmented here"
-                            );
-                        }
-                        data_path.plane.segment_for(underlay.plain.keys().copied());
-                        data_path.plain.store(Arc::new(underlay.plain.clone()));
-                    }
+                    self.choose_ways(data_path, &underlay);
                     self.underlay = Some(underlay);
                     self.vteps = vteps;
                 }
@@ -106,6 +99,26 @@ impl MtuKeeper {
             }
         }
         self.set_ports(data_path, local).await;
+    }
+
+    /// Tells the data plane which VTEPs get segments. The price of either way is known some moments
+    /// after the start.
+    fn choose_ways(&mut self, data_path: &DataPath, underlay: &Underlay) {
+        let before = self.underlay.as_ref().map(|u| &u.plain);
+        if before != Some(&underlay.plain) {
+            if let Some((vtep, device)) = underlay.plain.first_key_value() {
+                tracing::info!(
+                    %vtep, device, vteps = underlay.plain.len(),
+                    "a device does not segment tunnels: super-frames are segmented here"
+                );
+            }
+            data_path.plain.store(Arc::new(underlay.plain.clone()));
+        }
+        let segmented = underlay.segmented(data_path.plane.segments_are_cheaper());
+        if segmented != self.segmented {
+            data_path.plane.segment_for(segmented.iter().copied());
+            self.segmented = segmented;
+        }
     }
 
     /// Sets what was not set yet. A port that is made with the MTU of a moment ago is found here.

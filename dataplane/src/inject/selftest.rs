@@ -1,5 +1,5 @@
 //! Sends a super-frame through the injector to a namespace made for it, by the routes and the
-//! firewall of this host, and looks at what arrives.
+//! firewall of this host, and looks at what arrives; then, what that costs.
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
@@ -7,11 +7,13 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 use weft_sys::netlink::{Netlink, Veth};
 use weft_sys::netns::Netns;
+use weft_sys::udp::VxlanSocket;
 use weft_wire::frame::{Frame, TCP, TCP_ACK, parse};
 use weft_wire::tunnel_gso::OUTER_LEN;
 use weft_wire::{VnetHdr, Vni, checksum, vnet, vxlan};
 
-use super::{InjectError, Injector};
+use super::compare::{Sample, compare};
+use super::{InjectError, Injector, Prices};
 
 /// The host's end of the test's own link, and the other one.
 const NEAR: &str = "weftgso1";
@@ -27,10 +29,14 @@ const TRIES: usize = 5;
 
 const PAYLOAD: usize = 32_000;
 const GSO_SIZE: u16 = 1_300;
+/// As long as streams make them: 44 segments, which still fit into one datagram.
+const LARGE_PAYLOAD: usize = 44 * GSO_SIZE as usize;
 
+/// What super-frames cost by both ways, where that could be compared.
+///
 /// # Errors
-/// Why it did not arrive as one datagram with the same bytes.
-pub(super) fn run(injector: &Injector) -> Result<(), InjectError> {
+/// Why the test packet did not arrive as one datagram with the same bytes.
+pub(super) fn run(injector: &Injector) -> Result<Option<Prices>, InjectError> {
     let far = Netns::create_anonymous().map_err(std::io::Error::other)?;
     let mut near = Netlink::open()?;
     near.add_veth(&Veth {
@@ -43,12 +49,16 @@ pub(super) fn run(injector: &Injector) -> Result<(), InjectError> {
     // The link ends with its other namespace, but a moment later than this function.
     let result = over_link(injector, &mut near, &far);
     let removed = near.delete_link(NEAR);
-    result?;
+    let prices = result?;
     removed?;
-    Ok(())
+    Ok(prices)
 }
 
-fn over_link(injector: &Injector, near: &mut Netlink, far: &Netns) -> Result<(), InjectError> {
+fn over_link(
+    injector: &Injector,
+    near: &mut Netlink,
+    far: &Netns,
+) -> Result<Option<Prices>, InjectError> {
     let subnet = |ip| Ipv4Net::new(ip, PREFIX).map(IpNet::from);
     let (Ok(near_net), Ok(far_net)) = (subnet(NEAR_IP), subnet(FAR_IP)) else {
         return Err(InjectError::Failed("no address"));
@@ -70,7 +80,7 @@ fn over_link(injector: &Injector, near: &mut Netlink, far: &Netns) -> Result<(),
     near.add_address(NEAR, near_net)?;
     near.set_up(NEAR, true)?;
     near.set_neighbour(NEAR, FAR_IP.into(), FAR_MAC)?;
-    let (frame, vnet) = super_frame();
+    let (frame, vnet) = super_frame(PAYLOAD);
     let Ok(Frame::Ip(info)) = parse(&frame) else {
         return Err(InjectError::Failed("the test packet is malformed"));
     };
@@ -94,20 +104,52 @@ fn over_link(injector: &Injector, near: &mut Netlink, far: &Netns) -> Result<(),
         }
     };
     let inner = buffer.get(vxlan::HEADER_LEN..len);
-    if inner == Some(&frame[..]) {
-        Ok(())
-    } else {
-        Err(InjectError::Failed("the packet did not arrive whole"))
+    if inner != Some(&frame[..]) {
+        return Err(InjectError::Failed("the packet did not arrive whole"));
+    }
+    // Its address is needed once more.
+    drop(socket);
+    Ok(prices(injector, vni, far))
+}
+
+/// What larger super-frames cost by both ways. Not to know is no reason to go without the injector.
+fn prices(injector: &Injector, vni: Vni, far: &Netns) -> Option<Prices> {
+    let (frame, vnet) = super_frame(LARGE_PAYLOAD);
+    let Ok(Frame::Ip(info)) = parse(&frame) else {
+        return None;
+    };
+    let sample = Sample {
+        frame: &frame,
+        vnet: &vnet,
+        info: &info,
+        vni,
+        to: SocketAddrV4::new(FAR_IP, vxlan::PORT),
+    };
+    // As workers receive: a socket without UDP_GRO would charge the segments to their sender.
+    let bind = || VxlanSocket::bind((FAR_IP, vxlan::PORT).into());
+    let receiver = match far.run_in(bind) {
+        Ok(Ok(receiver)) => receiver,
+        Ok(Err(error)) => return not_compared(&error),
+        Err(error) => return not_compared(&error),
+    };
+    match compare(injector, &sample, NEAR_IP, receiver) {
+        Ok(prices) => prices,
+        Err(error) => not_compared(&error),
     }
 }
 
+fn not_compared(error: &dyn std::error::Error) -> Option<Prices> {
+    tracing::debug!(%error, "the ways of super-frames are not compared");
+    None
+}
+
 /// TCP from nowhere to nowhere (RFC 5737), as a sandbox's kernel would hand it over.
-fn super_frame() -> (Vec<u8>, VnetHdr) {
+fn super_frame(payload: usize) -> (Vec<u8>, VnetHdr) {
     const HEADERS: usize = 14 + 20 + 20;
     let (src, dst) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2));
-    let mut frame: Vec<u8> = (0..HEADERS + PAYLOAD).map(|i| (i % 251) as u8).collect();
+    let mut frame: Vec<u8> = (0..HEADERS + payload).map(|i| (i % 251) as u8).collect();
     let mut put = |at: usize, bytes: &[u8]| frame[at..at + bytes.len()].copy_from_slice(bytes);
-    let ip_len = (20 + 20 + PAYLOAD) as u16;
+    let ip_len = (20 + 20 + payload) as u16;
     let [len_high, len_low] = ip_len.to_be_bytes();
     put(0, &[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0]);
     let mut ip = [
@@ -118,7 +160,7 @@ fn super_frame() -> (Vec<u8>, VnetHdr) {
     let sum = !checksum::sum(&ip);
     ip[10..12].copy_from_slice(&sum.to_be_bytes());
     put(14, &ip);
-    let pseudo = checksum::pseudo_header(src.into(), dst.into(), TCP, 20 + PAYLOAD).to_be_bytes();
+    let pseudo = checksum::pseudo_header(src.into(), dst.into(), TCP, 20 + payload).to_be_bytes();
     let mut tcp = [
         0, 9, 0, 9, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, TCP_ACK, 1, 0, 0, 0, 0, 0,
     ];

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use weft_dataplane::{Config, Dataplane, Port, PortCounters, Snapshot, StartError};
+use weft_dataplane::{Config, Dataplane, Port, PortCounters, Snapshot, StartError, TunnelOffload};
 use weft_mesh::{Balancer, Limits, Replica, Service, ServicesBuilder};
 use weft_sys::netlink::{Netlink, Veth};
 use weft_sys::netns::Netns;
@@ -180,7 +180,7 @@ fn start_nodes(
                     refused_interfaces: Vec::new(),
                     spin: Duration::from_micros(50),
                     journal: None,
-                    inject: true,
+                    tunnel_offload: TunnelOffload::On,
                     seed: 7,
                 })
                 .expect("data plane")

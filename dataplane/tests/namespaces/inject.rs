@@ -55,9 +55,20 @@ fn super_frames_are_injected_where_the_kernel_knows_tunnels() {
 }
 
 #[test]
-fn the_self_test_leaves_nothing_but_the_device() {
+fn the_self_test_compares_and_leaves_nothing_but_the_device() {
     let [a, _b] = nodes(1);
     let passed = verdict(&a.plane).is_ok();
+    let prices = a.plane.prices();
+    assert_eq!(prices.is_some(), passed, "{prices:?}");
+    if let Some(prices) = prices {
+        // 64 KiB are neither written nor checksummed in no time, nor in a tenth of a second.
+        for nanos in [prices.injected_ns, prices.segmented_ns] {
+            assert!((1_000..100_000_000).contains(&nanos), "{prices:?}");
+        }
+    }
+    // These nodes have it forced.
+    assert!(!a.plane.segments_are_cheaper());
+    assert_eq!(a.plane.choice().starts_with("tunnel offload"), passed);
     let mut links = Netlink::open_in(&a.ns).expect("netlink");
     let names: Vec<String> = links
         .links()

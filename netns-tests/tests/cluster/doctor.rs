@@ -33,6 +33,7 @@ fn the_doctor_looks_at_everything_and_names_what_is_wrong() {
         "manager",
         "workers",
         "path",
+        "segments",
         "self-test udp-segment",
         "self-test udp-gro",
         "self-test tap-tcp-write",

@@ -6,7 +6,9 @@ use weft_wire::mac_for_ip;
 
 use super::*;
 use crate::epoll::Epoll;
+use crate::netlink::{Netlink, Veth};
 use crate::netns::Netns;
+use crate::offload::{Offloads, set_segments_datagrams};
 
 fn in_fresh_netns<T: Send>(f: impl FnOnce() -> T + Send) -> T {
     let netns = Netns::create_anonymous().expect("netns");
@@ -130,6 +132,99 @@ fn segments_are_cut_merged_and_reported() {
         assert!(batch.message(2).is_none());
         assert_eq!(batch.recv(&receiver).expect("recv"), 0);
     });
+}
+
+/// What the ends of a cable do with a train of datagrams.
+#[derive(Clone, Copy, PartialEq)]
+enum Cable {
+    /// As a veth is made: it carries a train whole.
+    AsMade,
+    /// The sender's end has TSO, and leaves the segmentation of datagrams to the kernel.
+    WithTso,
+    /// The sender's end segments nothing, as a plain device.
+    Plain,
+}
+
+/// Sends a train over a cable whose receiving end runs GRO, to a group of sockets with steering;
+/// returns the segment size of each message that arrived.
+fn over(cable: Cable) -> Vec<Option<u16>> {
+    const SEGMENTS: usize = 8;
+    const FAR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+    let (near, far) = (
+        Netns::create_anonymous().expect("netns"),
+        Netns::create_anonymous().expect("netns"),
+    );
+    Netlink::open_in(&near)
+        .expect("netlink")
+        .add_veth(&Veth {
+            name: "a",
+            peer: "b",
+            peer_netns: Some(&far),
+            peer_mac: Some(FAR_MAC),
+            mtu: None,
+        })
+        .expect("veth");
+    let sockets = far.run_in(|| {
+        let mut links = Netlink::open().expect("netlink");
+        let net = "10.9.0.2/24".parse().expect("net");
+        links.add_address("b", net).expect("address");
+        links.set_up("b", true).expect("up");
+        let gro = Offloads {
+            gro: true,
+            ..Offloads::of("b").expect("offloads")
+        };
+        gro.apply("b").expect("GRO");
+        VxlanSocket::bind_group("10.9.0.2:4789".parse().expect("addr"), 2).expect("bind")
+    });
+    let sockets = sockets.expect("run");
+    let frame = vxlan_frame(0x0800, [10, 1, 2, 3].into());
+    let sender = near.run_in(|| {
+        let mut links = Netlink::open().expect("netlink");
+        let net = "10.9.0.1/24".parse().expect("net");
+        links.add_address("a", net).expect("address");
+        links.set_up("a", true).expect("up");
+        let far_ip = "10.9.0.2".parse().expect("ip");
+        links.set_neighbour("a", far_ip, FAR_MAC).expect("known");
+        set_segments_datagrams("a", cable == Cable::AsMade).expect("USO");
+        let tso = Offloads {
+            tso: cable != Cable::Plain,
+            ..Offloads::of("a").expect("offloads")
+        };
+        tso.apply("a").expect("TSO");
+        bind("10.9.0.1:0")
+    });
+    let sender = sender.expect("run");
+    let train = frame.repeat(SEGMENTS);
+    let mut send = SendBatch::with_capacity(1, 1);
+    send.piece(0, 0..train.len());
+    send.push(sockets[0].local_addr(), Some(frame.len() as u16));
+    assert_eq!(send.flush(&sender, &[&train]).sent, 1);
+    let receiver = &sockets[worker_for([10, 1, 2, 3].into(), 2)];
+    let mut batch = RecvBatch::new(SEGMENTS);
+    let (mut bytes, mut sizes) = (0, Vec::new());
+    while bytes < train.len() {
+        wait_readable(receiver);
+        let count = batch.recv(receiver).expect("recv");
+        for message in (0..count).filter_map(|i| batch.message(i)) {
+            assert_eq!(
+                batch.arena()[message.range.clone()],
+                train[..message.range.len()]
+            );
+            bytes += message.range.len();
+            sizes.push(message.gso_size);
+        }
+    }
+    assert_eq!(bytes, train.len());
+    sizes
+}
+
+#[test]
+fn a_train_that_was_cut_on_the_way_is_merged_where_the_cable_is_a_plain_device() {
+    let size = Some(vxlan_frame(0, [0; 4].into()).len() as u16);
+    assert_eq!(over(Cable::AsMade), [size], "nobody cut it");
+    assert_eq!(over(Cable::WithTso), [None; 8], "no GRO for such a sender");
+    let merged = over(Cable::Plain);
+    assert!(merged.contains(&size), "{merged:?}");
 }
 
 #[test]
@@ -263,7 +358,7 @@ fn what_comes_by_a_refused_interface_does_not_arrive() {
             .is_ok()
     };
     let check = || {
-        let mut links = crate::netlink::Netlink::open().expect("netlink");
+        let mut links = Netlink::open().expect("netlink");
         links.set_up("lo", true).expect("up");
         let lo = links.link_index("lo").expect("lo");
         assert!(arrives(&[]));
