@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use weft_benches::allocations::{Counting, allocations_of_all};
 use weft_dataplane::{
-    CaptureFilter, Config, Dataplane, Port, PortCounters, Snapshot, TunnelOffload,
+    CaptureFilter, Config, Dataplane, FlowEpochs, Port, PortCounters, Snapshot, TunnelOffload,
 };
 use weft_mesh::ServicesBuilder;
 use weft_sys::netlink::Netlink;
@@ -52,6 +52,7 @@ fn sandbox(last: u8) -> (Arc<Port>, UdpSocket) {
         tap: Arc::new(tap),
         worker: 0,
         counters: Arc::new(PortCounters::default()),
+        shortcut: Default::default(),
     };
     (Arc::new(port), socket)
 }
@@ -72,6 +73,7 @@ fn no_allocation_for_a_packet_unless_somebody_captures() {
             spin: Duration::ZERO,
             journal: None,
             tunnel_offload: TunnelOffload::Off,
+            fast_path: false,
             seed: 7,
         })
     });
@@ -95,6 +97,7 @@ fn no_allocation_for_a_packet_unless_somebody_captures() {
             .into_iter()
             .collect(),
         mesh: None,
+        flow_epochs: FlowEpochs::default(),
     }));
     let to = server.local_addr().expect("an address");
     let exchange = |times: usize| {

@@ -32,6 +32,10 @@ impl CaptureReader {
         if before.is_some() {
             return Err(CaptureBusy);
         }
+        // Every frame is to be seen: what the kernel carries comes back.
+        if let Some(kernel) = shared.fast_path.get() {
+            kernel.beat(true);
+        }
         // A worker that sleeps need not be woken: it looks before it reads its next frame.
         Ok(Self {
             capture,
@@ -68,6 +72,9 @@ impl CaptureReader {
 impl Drop for CaptureReader {
     fn drop(&mut self) {
         self.shared.capture.store(None);
+        if let Some(kernel) = self.shared.fast_path.get() {
+            kernel.beat(false);
+        }
         // An idle worker would hold the records until its next frame.
         for inbox in &self.shared.inboxes {
             inbox.wakeup.notify();

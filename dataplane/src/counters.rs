@@ -64,6 +64,10 @@ pub struct WorkerCounters {
     pub unsegmented: AtomicU64,
     /// Super-frames that the kernel segments with their tunnel headers.
     pub injected: AtomicU64,
+    /// Flows that the kernel carries, as of the last round.
+    pub shortcuts: AtomicU64,
+    /// Times that entries of a flow were written.
+    pub shortcuts_made: AtomicU64,
     /// Flows begun. This one and those below are as of the last round.
     pub flows_created: AtomicU64,
     /// Times that a connection was moved to another replica.

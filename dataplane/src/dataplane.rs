@@ -1,10 +1,11 @@
 //! What the agent holds of the running workers: by it they are fed, asked and stopped.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
+use weft_fastpath::FlowCache;
 use weft_sys::udp::worker_for;
 use weft_wire::loopback::Loopback;
 
@@ -16,6 +17,7 @@ use crate::inject::{InjectError, Prices};
 use crate::listing::FlowListing;
 use crate::selftest::{self, SelfTest, Verdict};
 use crate::shared::Shared;
+use crate::shortcut::{FastPathError, UnderlayRoute};
 use crate::snapshot::Snapshot;
 use crate::way_out::{TunnelOffload, WayOut};
 
@@ -24,10 +26,11 @@ use crate::way_out::{TunnelOffload, WayOut};
 pub struct Dataplane {
     pub(crate) shared: Arc<Shared>,
     pub(crate) threads: Vec<JoinHandle<()>>,
-    pub(crate) self_test: Option<JoinHandle<()>>,
+    pub(crate) self_tests_running: Vec<JoinHandle<()>>,
     pub(crate) local: SocketAddr,
     pub(crate) injection: Arc<OnceLock<Result<Option<Prices>, InjectError>>>,
     pub(crate) tunnel_offload: TunnelOffload,
+    pub(crate) fast_path: Arc<OnceLock<Result<(), FastPathError>>>,
     pub(crate) self_tests: Vec<SelfTest>,
     pub(crate) receive_buffer: usize,
     pub(crate) segment: bool,
@@ -91,6 +94,38 @@ impl Dataplane {
             IpAddr::V6(_) => None,
         });
         self.shared.segment_for.store(Arc::new(v4.collect()));
+    }
+
+    /// What came of [`Config::fast_path`](crate::Config::fast_path): nothing while the programs are
+    /// loaded and tested or when it was not asked for, else success or why every packet is carried
+    /// by this process.
+    #[must_use]
+    pub fn fast_path(&self) -> Option<Result<(), &FastPathError>> {
+        self.fast_path.get().map(|r| r.as_ref().copied())
+    }
+
+    /// The programs, to be put in front of devices; nothing as long as [`Self::fast_path`] is no
+    /// success.
+    #[must_use]
+    pub fn flow_cache(&self) -> Option<&FlowCache> {
+        self.shared.fast_path.get().map(|kernel| &kernel.cache)
+    }
+
+    /// Says by which ways packets reach other nodes. Flows to a VTEP without one take no shortcut,
+    /// and when a way changes, every entry is stale at once. To be said again when the answer of
+    /// [`Self::flow_cache`] is there.
+    pub fn set_underlay_routes(&self, routes: impl IntoIterator<Item = (Ipv4Addr, UnderlayRoute)>) {
+        if let Some(kernel) = self.shared.fast_path.get() {
+            kernel.set_routes(routes);
+        }
+    }
+
+    /// The agent lives: what the kernel carries goes on for
+    /// [`Heartbeat::LIFE`](weft_fastpath::Heartbeat::LIFE) without another call.
+    pub fn beat(&self) {
+        if let Some(kernel) = self.shared.fast_path.get() {
+            kernel.beat(self.shared.capture.load().is_some());
+        }
     }
 
     /// Where VXLAN datagrams are received.
@@ -166,7 +201,10 @@ impl Dataplane {
 
     /// Swaps the tables. Workers take them up at their next round, at once when they sleep.
     pub fn publish(&self, snapshot: Arc<Snapshot>) {
-        self.shared.snapshot.store(snapshot);
+        self.shared.snapshot.store(Arc::clone(&snapshot));
+        if let Some(kernel) = self.shared.fast_path.get() {
+            kernel.tell(&snapshot.flow_epochs);
+        }
         for inbox in &self.shared.inboxes {
             inbox.wakeup.notify();
         }
@@ -252,7 +290,11 @@ impl Drop for Dataplane {
         for inbox in &self.shared.inboxes {
             inbox.wakeup.notify();
         }
-        for thread in self.threads.drain(..).chain(self.self_test.take()) {
+        for thread in self
+            .threads
+            .drain(..)
+            .chain(self.self_tests_running.drain(..))
+        {
             if thread.join().is_err() {
                 tracing::error!("a thread of the data plane panicked");
             }

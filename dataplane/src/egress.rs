@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use weft_mesh::{Forward, Origin, Refusal, Reverse};
 use weft_vxlan::{Destination, Egress, PortSource};
-use weft_wire::frame::{Frame, parse};
-use weft_wire::{DropReason, IpInfo, VnetHdr, Vni, offload, reply};
+use weft_wire::frame::{self, Frame, parse};
+use weft_wire::{DropReason, IpInfo, VnetHdr, offload, reply};
 
 use crate::capture::Fate;
 use crate::frame_slot::{Held, Slot};
@@ -77,14 +77,17 @@ impl Worker {
             mac: port.mac,
             ips: &port.ips,
         };
+        let dst_mac = frame::dst_mac(frame);
         match snapshot.switch.egress(port.vni, source, frame, &parsed) {
             Egress::Local(to) => {
                 self.check_mtu(snapshot, port, None, &held, parsed.ip())?;
-                self.local_frame(snapshot, port.vni, to, &held, &parsed)
+                self.local_frame(snapshot, port, to, &held, &parsed)
             }
             Egress::Remote(vtep) => {
                 let info = parsed.ip();
                 self.check_mtu(snapshot, port, Some(vtep.ip()), &held, info)?;
+                let to = Destination::Remote(vtep);
+                self.saw_leave(port, to, info, dst_mac);
                 let counters = &self.shared.counters[self.index];
                 self.queue
                     .push(port.vni, vtep, &vnet, info, held.frame, counters)
@@ -261,7 +264,7 @@ impl Worker {
                     Refusal::PortUnreachable(_) => reply::icmp_unreachable(
                         frame,
                         info,
-                        weft_wire::frame::dst_mac(frame),
+                        frame::dst_mac(frame),
                         info.dst,
                         &mut self.scratch,
                     ),
@@ -278,11 +281,12 @@ impl Worker {
     fn local_frame(
         &mut self,
         snapshot: &Snapshot,
-        vni: Vni,
+        port: &Arc<Port>,
         to: weft_wire::PortId,
         held: &Held,
         parsed: &Frame,
     ) -> Result<Slot, DropReason> {
+        let vni = port.vni;
         let to = match parsed.ip() {
             Some(info) => {
                 let frame = &mut self.queue.bytes(held.frame.clone())[..];
@@ -297,6 +301,8 @@ impl Worker {
                     if keep_for_node(&self.shared, snapshot, to, frame, info) {
                         return Ok(Slot::Free);
                     }
+                    let mac = frame::dst_mac(frame);
+                    self.saw_leave(port, Destination::Local(to), Some(info), mac);
                 }
                 match self.settle(snapshot, vni, to, verdict, &held.vnet, |w| {
                     w.queue.bytes(held.frame.clone()).into()

@@ -114,10 +114,9 @@ impl EventLoop {
         let pause = self.worker.question.as_ref().map(|_| PAUSE);
         let deadline = self.worker.flows.next_deadline();
         let deadline = deadline.map(|at| at.since(self.worker.now));
-        match (pause, deadline) {
-            (Some(pause), Some(deadline)) => Some(pause.min(deadline)),
-            (pause, deadline) => pause.or(deadline),
-        }
+        let shortcuts = self.worker.shortcuts.as_ref();
+        let look = shortcuts.and_then(|s| s.sleep(self.worker.now));
+        [pause, deadline, look].into_iter().flatten().min()
     }
 
     /// One round: tables, letter box, everything that is ready, then one flush.
@@ -169,6 +168,9 @@ impl EventLoop {
         self.worker.hand_removals(&snapshot);
         let counters = &self.worker.shared.counters[self.worker.index];
         self.worker.queue.flush(counters);
+        // What was read has left: nothing of a flow overtakes it.
+        self.worker.keep_shortcuts(&snapshot);
+        let counters = &self.worker.shared.counters[self.worker.index];
         counters.rounds.fetch_add(1, Ordering::Relaxed);
         counters.store_flows(&self.worker.flows);
     }
@@ -222,6 +224,7 @@ impl EventLoop {
         if let Err(error) = self.epoll.delete(&*port.tap) {
             tracing::debug!(port = %port.name, %error, "port was not watched any more");
         }
+        self.worker.end_shortcuts_of(id);
         let mut resets = Vec::new();
         self.worker.flows.close_port(id, |reset| {
             resets.push((reset.to, Box::<[u8]>::from(reset.frame)));

@@ -239,11 +239,15 @@ impl Worker {
                 {
                     return Ok(());
                 }
+                let is_plain = matches!(verdict, Reverse::NotAFlow);
                 let to = self.settle(snapshot, vni, to, verdict, &inner.vnet, |w| {
                     w.gather(&inner.head, inner.tails)
                 })?;
                 let Some(to) = to else { return Ok(()) };
                 let port = snapshot.ports.get(&to).ok_or(DropReason::PortGone)?;
+                if is_plain && port.worker == self.index {
+                    self.saw_arrive(port, info);
+                }
                 let arena = self.recv.arena();
                 self.write_pieces_of(port, &inner.vnet, arena, &inner.head, inner.tails);
                 Ok(())

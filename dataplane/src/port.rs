@@ -5,11 +5,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwapOption;
 use weft_sys::tap::Tap;
 use weft_wire::{DropReason, Mac, PortId, Vni};
 
 use crate::capture::Fate;
 use crate::counters::DropCounters;
+use crate::shortcut::Shortcut;
 
 /// Traffic of one port, seen from the sandbox: `tx` left it, `rx` reached it.
 #[derive(Debug, Default)]
@@ -28,13 +30,21 @@ pub struct PortCounters {
 
 impl PortCounters {
     pub(crate) fn sent(&self, bytes: usize) {
-        self.tx_frames.fetch_add(1, Ordering::Relaxed);
-        self.tx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.sent_many(1, bytes as u64);
     }
 
     pub(crate) fn received(&self, bytes: usize) {
-        self.rx_frames.fetch_add(1, Ordering::Relaxed);
-        self.rx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.received_many(1, bytes as u64);
+    }
+
+    pub(crate) fn sent_many(&self, frames: u64, bytes: u64) {
+        self.tx_frames.fetch_add(frames, Ordering::Relaxed);
+        self.tx_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn received_many(&self, frames: u64, bytes: u64) {
+        self.rx_frames.fetch_add(frames, Ordering::Relaxed);
+        self.rx_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
@@ -57,6 +67,8 @@ pub struct Port {
     pub worker: usize,
     /// Kept across snapshots.
     pub counters: Arc<PortCounters>,
+    /// Set once programs stand in front of the sandbox's devices.
+    pub shortcut: ArcSwapOption<Shortcut>,
 }
 
 impl Port {

@@ -11,6 +11,7 @@ use weft_vxlan::{Switch, SwitchBuilder};
 use weft_wire::{IpInfo, Mac, PortId, Vni, quoted};
 
 use crate::port::Port;
+use crate::shortcut::FlowEpochs;
 
 /// Where published ports enter the data plane: the TAP `weft0` in the host's namespace.
 #[derive(Debug, Clone)]
@@ -101,6 +102,8 @@ pub struct Snapshot {
     pub ports: PortMap,
     /// Absent until the node has an address on the ingress network.
     pub mesh: Option<MeshPort>,
+    /// Which of what the kernel knows of flows still holds.
+    pub flow_epochs: FlowEpochs,
 }
 
 impl Snapshot {
@@ -112,6 +115,7 @@ impl Snapshot {
             services: ServicesBuilder::new().build(),
             ports: PortMap::default(),
             mesh: None,
+            flow_epochs: FlowEpochs::default(),
         }
     }
 

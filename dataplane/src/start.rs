@@ -16,6 +16,7 @@ use crate::journal::FileJournal;
 use crate::selftest::{self, SelfTest};
 use crate::send_queue::TX_SOCKETS;
 use crate::shared::Shared;
+use crate::shortcut::Kernel;
 use crate::spin::Spin;
 use crate::wake_price;
 use crate::way_out::TunnelOffload;
@@ -83,11 +84,13 @@ impl Dataplane {
         }
         let buffers = sockets.iter().map(VxlanSocket::recv_buffer_len);
         let receive_buffer = buffers.collect::<Result<Vec<_>, _>>()?.into_iter().min();
+        let local = sockets[0].local_addr();
         let mut plane = Self {
-            shared: Arc::new(Shared::new(workers)?),
+            shared: Arc::new(Shared::new(workers, local)?),
             threads: Vec::with_capacity(workers),
-            self_test: None,
-            local: sockets[0].local_addr(),
+            self_tests_running: Vec::new(),
+            local,
+            fast_path: Arc::default(),
             injection: Arc::default(),
             tunnel_offload: config.tunnel_offload,
             self_tests,
@@ -106,6 +109,9 @@ impl Dataplane {
         }
         if config.tunnel_offload != TunnelOffload::Off {
             plane.prepare_injection()?;
+        }
+        if config.fast_path {
+            plane.prepare_fast_path()?;
         }
         Ok(plane)
     }
@@ -181,6 +187,31 @@ impl Dataplane {
         Ok(())
     }
 
+    /// Loads the programs of the flow cache and tests them, beside the workers.
+    fn prepare_fast_path(&mut self) -> std::io::Result<()> {
+        let underlay = self.local.ip();
+        let (shared, verdict) = (Arc::clone(&self.shared), Arc::clone(&self.fast_path));
+        let thread = std::thread::Builder::new()
+            .name("weft-fast-path".to_owned())
+            .spawn(move || {
+                let result = Kernel::open(underlay).map(|kernel| {
+                    // What is published from here on is told by whoever publishes it.
+                    let kernel = shared.fast_path.get_or_init(|| kernel);
+                    kernel.tell(&shared.snapshot.load().flow_epochs);
+                    kernel.beat(shared.capture.load().is_some());
+                });
+                match &result {
+                    Ok(()) => tracing::info!("established flows are carried by the kernel"),
+                    Err(reason) => {
+                        tracing::info!(%reason, "all flows are carried by this process");
+                    }
+                }
+                verdict.get_or_init(|| result);
+            })?;
+        self.self_tests_running.push(thread);
+        Ok(())
+    }
+
     /// Makes the injector and tests it, beside the workers: they must not wait for that when their
     /// ports do.
     fn prepare_injection(&mut self) -> std::io::Result<()> {
@@ -207,7 +238,7 @@ impl Dataplane {
                 }
                 verdict.get_or_init(|| result);
             })?;
-        self.self_test = Some(thread);
+        self.self_tests_running.push(thread);
         Ok(())
     }
 }

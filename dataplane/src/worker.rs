@@ -18,6 +18,7 @@ use crate::handover::FlowQuestion;
 use crate::loopback_budget::LoopbackBudget;
 use crate::send_queue::SendQueue;
 use crate::shared::Shared;
+use crate::shortcut::Shortcuts;
 use crate::snapshot::Snapshot;
 
 /// Frames read from one port before the others have their turn.
@@ -59,6 +60,11 @@ pub(crate) struct Worker {
     pub(crate) question: Option<FlowQuestion>,
     /// What others may ask of the node.
     pub(crate) loopbacks: LoopbackBudget,
+    /// Flows that the kernel carries, once it does.
+    pub(crate) shortcuts: Option<Shortcuts>,
+    /// It does, but not for this worker.
+    pub(crate) shortcuts_refused: bool,
+    pub(crate) dscp: Dscp,
 }
 
 /// What is known of a run besides its bytes.
@@ -110,6 +116,9 @@ impl Worker {
             saved_until: None,
             question: None,
             loopbacks: LoopbackBudget::default(),
+            shortcuts: None,
+            shortcuts_refused: false,
+            dscp: parts.dscp,
         }
     }
 

@@ -42,9 +42,9 @@
 // Of `linux/socket.h`, which is no header for programs.
 #define AF_INET 2
 
-// Explicit congestion notification (RFC 3168): the two low bits of the traffic class.
+// Explicit congestion notification (RFC 3168): the two low bits of the traffic class. The lower one
+// is set in marks of the way only, ECT(1) and CE.
 #define ECN_MASK 0x03
-#define ECN_CE 0x03
 
 // RFC 7348 section 5: the network number is valid.
 #define VXLAN_I 0x08
@@ -84,7 +84,8 @@ struct out_entry {
 	__u32 epoch;     // that the entry was made at
 	__u32 second;    // the sandbox's second device, inside of it
 	__u32 device;    // the underlay's device, or the host's end of the other sandbox's second one
-	__be32 next_hop; // on the underlay; 0 when the flow stays on this node
+	__u32 other;     // number of the sandbox that it goes to on this node; 0: to another node
+	__be32 next_hop; // on the underlay
 	__be32 saddr;    // outer addresses
 	__be32 daddr;
 	__be16 sport; // outer ports
@@ -93,8 +94,8 @@ struct out_entry {
 	__u8 to[6];    // inner hardware addresses
 	__u8 from[6];
 	__u16 largest; // IP packet that fits, in bytes
-	__u8 class;    // outer traffic class, without its two bits of ECN
-	__u8 unused;
+	__u8 class;    // outer traffic class, as far as it is not the inner one
+	__u8 keep;     // bits that are taken from the inner one; those of ECN always (RFC 6040)
 };
 
 // Where a flow from another node goes to.
@@ -274,9 +275,35 @@ static __always_inline bool read_packet(void *data, void *end, struct packet *pa
 static __always_inline bool fits(const struct __sk_buff *skb, const struct packet *packet,
 				 __u32 largest)
 {
+	// The outer length has 16 bits.
+	if (skb->len + OVERHEAD - ETH_HLEN > 0xffff)
+		return false;
 	if (skb->gso_segs > 1)
 		return skb->gso_size + packet->headers <= largest;
 	return skb->len - ETH_HLEN <= largest;
+}
+
+// Whether the other end of a flow on this node, in the sandbox of that number, takes packets from its
+// second device: it has sent some by its own entry.
+static __always_inline bool ready(const struct flow_key *key, __u32 sandbox)
+{
+	struct flow_key back = {
+		.scope = sandbox,
+		.sport = key->dport,
+		.dport = key->sport,
+	};
+	struct out_entry *answers;
+	struct record *record;
+	__u32 number;
+
+	__builtin_memcpy(back.saddr, key->daddr, sizeof(back.saddr));
+	__builtin_memcpy(back.daddr, key->saddr, sizeof(back.daddr));
+	answers = bpf_map_lookup_elem(&out_flows, &back);
+	if (!answers)
+		return false;
+	number = answers->record;
+	record = bpf_map_lookup_elem(&records, &number);
+	return record && record->socket == SOCKET_FREE;
 }
 
 // What leaves the sandbox by its first device, before the TAP has it.
@@ -311,6 +338,10 @@ int leave(struct __sk_buff *skb)
 		record->socket = SOCKET_FREE;
 	if (!holds(entry->network, entry->epoch, bpf_ktime_get_ns())) {
 		count(STALE);
+		return TC_ACT_UNSPEC;
+	}
+	if (entry->other && !ready(&packet.key, entry->other)) {
+		count(NO_SOCKET);
 		return TC_ACT_UNSPEC;
 	}
 	if (!fits(skb, &packet, entry->largest)) {
@@ -379,20 +410,16 @@ int push(struct __sk_buff *skb)
 	if (!record)
 		return TC_ACT_UNSPEC;
 	device = entry->device;
-	if (!entry->next_hop) {
+	if (entry->other) {
 		note_out(record, now, len);
 		count(LOCAL_HIT);
 		bpf_skb_change_type(skb, PACKET_HOST);
 		return bpf_redirect_peer(device, 0);
 	}
-	if (len + OVERHEAD - ETH_HLEN > 0xffff) {
-		count(TOO_LARGE);
-		return TC_ACT_SHOT;
-	}
 	outer.eth.h_proto = bpf_htons(ETH_P_IP);
 	outer.ip.version = 4;
 	outer.ip.ihl = 5;
-	outer.ip.tos = entry->class | (packet.class & ECN_MASK);
+	outer.ip.tos = entry->class | (packet.class & entry->keep);
 	outer.ip.tot_len = bpf_htons(len + OVERHEAD - ETH_HLEN);
 	outer.ip.frag_off = bpf_htons(DO_NOT_FRAGMENT);
 	outer.ip.ttl = 64;
@@ -494,7 +521,7 @@ int pop(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	}
 	// RFC 6040 section 4.2: the mark has to go into the inner header. Rare: a worker does that.
-	if ((outer->ip.tos & ECN_MASK) == ECN_CE && (packet.class & ECN_MASK) != ECN_CE) {
+	if ((outer->ip.tos & 1) && (outer->ip.tos & ECN_MASK) != (packet.class & ECN_MASK)) {
 		count(MARKED);
 		return TC_ACT_UNSPEC;
 	}

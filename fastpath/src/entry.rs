@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
+use weft_wire::ecn::Dscp;
 use weft_wire::{FiveTuple, Mac, Vni};
 
 use crate::record::RecordId;
@@ -28,9 +29,12 @@ pub struct FlowKey {
 /// Bytes of a [`FlowKey`].
 pub(crate) const KEY: usize = 40;
 /// Bytes of an [`OutEntry`].
-pub(crate) const OUT: usize = 56;
+pub(crate) const OUT: usize = 60;
 /// Bytes of an [`InEntry`].
 pub(crate) const IN: usize = 28;
+
+/// The bits of a traffic class that are always those of the frame inside.
+const ECN: u8 = 3;
 
 /// Where a flow goes that leaves its sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +60,8 @@ pub enum Way {
     Local {
         /// Number of the host's end of that sandbox's second device.
         device: u32,
+        /// Number of that sandbox.
+        other: u16,
     },
     /// To another node.
     Remote {
@@ -73,8 +79,8 @@ pub enum Way {
         dst_mac: Mac,
         /// Inner hardware address of the source.
         src_mac: Mac,
-        /// Class of service, with ECN bits of 0.
-        class: u8,
+        /// Class of service.
+        dscp: Dscp,
     },
 }
 
@@ -142,8 +148,9 @@ impl OutEntry {
             fields.number(number);
         }
         match self.way {
-            Way::Local { device } => {
+            Way::Local { device, other } => {
                 fields.number(device);
+                fields.number(other.into());
                 // No next hop, no addresses, ports, network nor hardware addresses.
                 fields.put(&[0; 32]);
                 fields.put(&self.largest.to_ne_bytes());
@@ -156,9 +163,10 @@ impl OutEntry {
                 vni,
                 dst_mac,
                 src_mac,
-                class,
+                dscp,
             } => {
                 fields.number(device);
+                fields.number(0);
                 fields.put(&next_hop.octets());
                 fields.put(&from.ip().octets());
                 fields.put(&to.ip().octets());
@@ -168,7 +176,10 @@ impl OutEntry {
                 fields.put(&dst_mac.0);
                 fields.put(&src_mac.0);
                 fields.put(&self.largest.to_ne_bytes());
-                fields.put(&[class]);
+                fields.put(&match dscp {
+                    Dscp::Fixed(dscp) => [dscp << 2, ECN],
+                    Dscp::Inherit => [0, u8::MAX],
+                });
             }
         }
         bytes
@@ -210,7 +221,10 @@ mod tests {
         let bytes = key.to_bytes();
         assert_eq!(bytes[..4], 0x0001_0203_u32.to_ne_bytes());
         assert_eq!(bytes[4..8], [0x12, 0x34, 0, 80]);
-        assert_eq!(bytes[8..24], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 2]);
+        assert_eq!(
+            bytes[8..24],
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 2]
+        );
         assert_eq!(bytes[24..26], [0xfd, 0]);
         assert_eq!(bytes[39], 3);
 
@@ -228,28 +242,34 @@ mod tests {
                 vni,
                 dst_mac: Mac([1; 6]),
                 src_mac: Mac([2; 6]),
-                class: 0x28,
+                dscp: Dscp::Fixed(10),
             },
         };
         let bytes = out.to_bytes();
         for (at, number) in [(0, 7_u32), (4, 8), (8, 9), (12, 10), (16, 11)] {
             assert_eq!(bytes[at..at + 4], number.to_ne_bytes());
         }
+        assert_eq!(bytes[20..24], [0; 4]);
+        let bytes = &bytes[4..];
         assert_eq!(bytes[20..32], [192, 0, 2, 1, 192, 0, 2, 2, 192, 0, 2, 3]);
         assert_eq!(bytes[32..36], [0xc3, 0x50, 0x12, 0xb5]);
         assert_eq!(bytes[36..40], [1, 2, 3, 0]);
         assert_eq!(bytes[40..52], [1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]);
         assert_eq!(bytes[52..54], 1450_u16.to_ne_bytes());
-        assert_eq!(bytes[54..], [0x28, 0]);
+        assert_eq!(bytes[54..], [0x28, 3]);
 
         let local = OutEntry {
-            way: Way::Local { device: 12 },
+            way: Way::Local {
+                device: 12,
+                other: 13,
+            },
             ..out
         };
         let bytes = local.to_bytes();
         assert_eq!(bytes[16..20], 12_u32.to_ne_bytes());
-        assert_eq!(bytes[20..52], [0; 32]);
-        assert_eq!(bytes[52..54], 1450_u16.to_ne_bytes());
+        assert_eq!(bytes[20..24], 13_u32.to_ne_bytes());
+        assert_eq!(bytes[24..56], [0; 32]);
+        assert_eq!(bytes[56..58], 1450_u16.to_ne_bytes());
 
         let inward = InEntry {
             record: RecordId(7),

@@ -132,7 +132,7 @@ impl Node {
             vni: vni(),
             dst_mac: Mac([2, 0, 0, 0, 0, 1]),
             src_mac: Mac([2, 0, 0, 0, 0, 2]),
-            class: 0,
+            dscp: weft_wire::ecn::Dscp::Fixed(0),
         };
         let out = OutEntry {
             record,
@@ -177,7 +177,11 @@ fn tuple(from: SocketAddr, to: SocketAddr) -> FiveTuple {
 /// An open connection from the first sandbox to the second.
 fn connect(nodes: &[Node; 2], family: usize) -> [TcpStream; 2] {
     let at = SocketAddr::new(nodes[1].task[family], 0);
-    let listener = nodes[1].sandbox.run_in(|| TcpListener::bind(at)).unwrap().unwrap();
+    let listener = nodes[1]
+        .sandbox
+        .run_in(|| TcpListener::bind(at))
+        .unwrap()
+        .unwrap();
     let to = listener.local_addr().unwrap();
     let near = nodes[0].sandbox.run_in(|| {
         let limit = Clock::now() + LIMIT;
@@ -246,7 +250,9 @@ fn a_stream_goes_by_the_programs_and_arrives_whole() {
         for (i, node) in nodes.iter().enumerate() {
             assert_eq!(node.count(Event::Out), before[i].get(Event::Out));
             assert!(node.count(Event::Stale) > before[i].get(Event::Stale));
-            node.cache.epochs.set(NETWORK, node.cache.epochs.get(NETWORK) + 1);
+            node.cache
+                .epochs
+                .set(NETWORK, node.cache.epochs.get(NETWORK) + 1);
         }
         exchange(&streams, 30_000_000);
         for (i, node) in nodes.iter().enumerate() {

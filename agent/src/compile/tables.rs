@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use weft_dataplane::{MeshAddresses, MeshPort, Port, Snapshot};
+use weft_dataplane::{FlowEpochs, MeshAddresses, MeshPort, Port, Snapshot};
 use weft_dns::Zone;
 use weft_mesh::Services;
 use weft_model::assignment::{Assignment, Shared};
@@ -20,7 +20,7 @@ use weft_wire::{PortId, Vni, mac_for_ip};
 
 use self::names::NameTables;
 use self::services::ServiceTables;
-use self::switch::SwitchTables;
+use self::switch::{SwitchTables, Touched};
 use super::families;
 use super::heard::Heard;
 use super::known::LocalPort;
@@ -159,6 +159,7 @@ pub(crate) struct Compiler {
     switch: SwitchTables,
     services: ServiceTables,
     names: NameTables,
+    flow_epochs: FlowEpochs,
 }
 
 impl Compiler {
@@ -197,10 +198,20 @@ impl Compiler {
             ..Work::default()
         };
         let framed = same_frame && !found.speakers;
-        let switch = self.switch.make(&look, mesh.as_ref(), framed, &mut work);
+        let (switch, touched) = self.switch.make(&look, mesh.as_ref(), framed, &mut work);
         let (services, published) = self.services.make(&look, loads, &mut work);
         let zone = self.names.make(&look, &mut work);
         drop(look);
+        // Where it begins anew after 2^32 tables, an entry of that age is long gone.
+        let epoch = inputs.epoch as u32;
+        match touched {
+            Touched::All => self.flow_epochs.change_all(epoch),
+            Touched::Networks(networks) => {
+                for vni in networks {
+                    self.flow_epochs.change(vni, epoch);
+                }
+            }
+        }
         let mut problems: Vec<String> = self.endpoints.problems().collect();
         let paths = shared.nodes.iter();
         problems.extend(families::out_of_reach(
@@ -215,6 +226,7 @@ impl Compiler {
                 services,
                 ports: ports(inputs),
                 mesh,
+                flow_epochs: self.flow_epochs.clone(),
             },
             zone,
             published,

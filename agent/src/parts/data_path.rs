@@ -105,6 +105,7 @@ impl DataPath {
             flows: FLOWS_PER_WORKER,
             udp_idle: config.udp_idle,
             tunnel_offload: config.tunnel_offload,
+            fast_path: false,
             dscp: config.dscp,
             spin: config.poll,
             refused_interfaces: sandbox_side(),
@@ -217,6 +218,7 @@ fn mesh_port(tap: Tap, ingress_ip: IpAddr, plane: &Dataplane, local: &LocalPorts
         tap: Arc::new(tap),
         worker: plane.worker_for(ingress_ip),
         counters: Arc::new(PortCounters::default()),
+        shortcut: Default::default(),
     }
 }
 

@@ -67,6 +67,7 @@ pub(super) fn local_port(
         worker: data_path.plane.worker_for(*first),
         tap: Arc::new(tap),
         counters: Arc::new(PortCounters::default()),
+        shortcut: Default::default(),
     };
     Ok(LocalPort {
         port: Arc::new(port),

@@ -82,6 +82,7 @@ impl Agent {
                 services: Services::default(),
                 ports: PortMap::default(),
                 mesh: None,
+                flow_epochs: weft_dataplane::FlowEpochs::default(),
             }),
             zone: Arc::default(),
             there: Arc::default(),

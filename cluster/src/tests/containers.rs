@@ -333,7 +333,8 @@ fn who_asks_for_the_image_stays_until_somebody_else_does() {
     let asks = &again.unwrap().spec.task.container.pull_options;
     assert_eq!(asks.registry_auth, "c2Vjb25k");
     assert_eq!(ids(&world), before);
-    let (running, _) = up_to_date_and_desired(&world.state, world.state.find_service("web").unwrap());
+    let (running, _) =
+        up_to_date_and_desired(&world.state, world.state.find_service("web").unwrap());
     assert_eq!(running, 2);
     world.scale("web", 3);
     for task in world.wanted("web") {

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use weft_dataplane::{Config, Dataplane, Port, PortCounters, Snapshot, StartError, TunnelOffload};
+use weft_dataplane::{
+    Config, Dataplane, FlowEpochs, Port, PortCounters, Snapshot, StartError, TunnelOffload,
+};
 use weft_mesh::{Balancer, Limits, Replica, Service, ServicesBuilder};
 use weft_sys::netlink::{Netlink, Veth};
 use weft_sys::netns::Netns;
@@ -106,6 +108,7 @@ pub(crate) fn sandbox_at(id: u32, ip: IpAddr, worker: usize, offload: bool, mtu:
         tap: Arc::new(tap),
         worker,
         counters: Arc::new(PortCounters::default()),
+        shortcut: Default::default(),
     });
     Sandbox { ns, ip, mtu, port }
 }
@@ -181,6 +184,7 @@ fn start_nodes(
                     spin: Duration::from_micros(50),
                     journal: None,
                     tunnel_offload: TunnelOffload::On,
+                    fast_path: false,
                     seed: 7,
                 })
                 .expect("data plane")
@@ -283,6 +287,7 @@ pub(crate) fn publish(
             .map(|s| (s.port.id, Arc::clone(&s.port)))
             .collect(),
         mesh: None,
+        flow_epochs: FlowEpochs::default(),
     }));
 }
 
@@ -312,6 +317,7 @@ pub(crate) fn publish_with(
             .map(|s| (s.port.id, Arc::clone(&s.port)))
             .collect(),
         mesh: None,
+        flow_epochs: FlowEpochs::default(),
     }));
 }
 

@@ -114,6 +114,7 @@ fn quiet_sandbox(node: &Node, like: IpAddr, host: u8) -> Sandbox {
         tap: Arc::clone(&port.tap),
         worker: port.worker,
         counters: Arc::clone(&port.counters),
+        shortcut: Default::default(),
     });
     sandbox
 }

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use weft_dataplane::Snapshot;
+use weft_dataplane::{FlowEpochs, Snapshot};
 use weft_mesh::{Balancer, Limits, Replica, Service, ServicesBuilder};
 use weft_sys::netlink::Netlink;
 use weft_sys::netns::Netns;
@@ -91,6 +91,7 @@ fn publish(node: &Node, here: &Sandbox, there: &Sandbox, peer: &Node, sizes: &Si
             .into_iter()
             .collect(),
         mesh: None,
+        flow_epochs: FlowEpochs::default(),
     }));
 }
 

@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use weft_cluster::{
     ClusterState, CommandError, Detacher, Entropy, Quorum, Token, UnlockKey, add_peer,
-    check_version, create_network, create_service, detach_endpoint, plan_rebalance,
-    plan_update, rebalance_service, remove_network, remove_node, remove_peer, remove_service,
-    rotate_token, rotate_unlock_key, scale_service, service_status, still_a_manager,
-    update_service, usage, waiting,
+    check_version, create_network, create_service, detach_endpoint, plan_rebalance, plan_update,
+    rebalance_service, remove_network, remove_node, remove_peer, remove_service, rotate_token,
+    rotate_unlock_key, scale_service, service_status, still_a_manager, update_service, usage,
+    waiting,
 };
 use weft_model::api::{
     AddressUsage, JoinToken, NodeClone, NodeRow, NodeSight, PeerAdd, Rebalance, Rebalanced,

@@ -46,6 +46,7 @@ impl Run {
             tap: tap(),
             worker: 0,
             counters: Arc::new(PortCounters::default()),
+            shortcut: Default::default(),
         });
         let (mut compiler, mut loads) = (Compiler::default(), Loads::new(2));
         let none = Services::default();

@@ -35,6 +35,15 @@ struct Base {
     nodes: BTreeMap<NodeId, SocketAddr>,
 }
 
+/// Networks of which something is elsewhere than before.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Touched {
+    /// Perhaps all.
+    All,
+    /// These.
+    Networks(BTreeSet<Vni>),
+}
+
 /// Where an endpoint is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Entry<'a> {
@@ -52,7 +61,7 @@ impl SwitchTables {
         mesh: Option<&MeshPort>,
         framed: bool,
         work: &mut Work,
-    ) -> Switch {
+    ) -> (Switch, Touched) {
         let before = self.base.take();
         let (base, anew) = match before {
             Some(base) if framed => (base, false),
@@ -62,22 +71,25 @@ impl SwitchTables {
                 (base, anew)
             }
         };
-        if anew {
+        let touched = if anew {
             work.networks = base.networks.len();
             self.builder = base.begin();
             let all = look.endpoints.all();
             for entry in all.filter_map(|placed| base.entry(placed)) {
                 entry.add(&mut self.builder);
             }
+            Touched::All
         } else {
-            work.networks = self.follow(look, &base);
-        }
+            let touched = self.follow(look, &base);
+            work.networks = touched.len();
+            Touched::Networks(touched)
+        };
         self.base = Some(base);
-        self.builder.build()
+        (self.builder.build(), touched)
     }
 
-    /// Takes in what came and went; on how many networks that is.
-    fn follow(&mut self, look: &Look<'_>, base: &Base) -> usize {
+    /// Takes in what came and went; on which networks that is.
+    fn follow(&mut self, look: &Look<'_>, base: &Base) -> BTreeSet<Vni> {
         let mut touched = BTreeSet::new();
         for change in look.changes {
             let (before, after) = (change.before.as_ref(), change.after.as_ref());
@@ -95,7 +107,7 @@ impl SwitchTables {
                 touched.insert(is.vni);
             }
         }
-        touched.len()
+        touched
     }
 }
 

@@ -173,7 +173,8 @@ fn is_met(wanted: Condition, detail: &ServiceDetail, tasks: &[TaskRow], settled:
     let to_run = count(detail);
     let at_work = status.up_to_date() > 0 || status.completed > 0;
     // It ran, and is not to be restarted.
-    let is_over = all_over(tasks, to_run, status.up_to_date()).is_some_and(|errors| errors.is_empty());
+    let is_over =
+        all_over(tasks, to_run, status.up_to_date()).is_some_and(|errors| errors.is_empty());
     let is_empty = to_run == 0 && (settled || matches!(mode, ServiceMode::Replicated { .. }));
     match wanted {
         Condition::Completed if mode.is_job() => {

@@ -65,7 +65,8 @@ fn is_filled_again(cluster: &Cluster) {
         if is_one {
             Ok(said.out)
         } else {
-            Err((said, rows(cluster, "even"), cluster.rows(&["node", "ls"])))
+            let nodes = cluster.rows(&["node", "ls"]);
+            Err(Box::new((said, rows(cluster, "even"), nodes)))
         }
     });
     assert!(plan.starts_with("even."), "{plan}");

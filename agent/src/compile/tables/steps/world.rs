@@ -249,6 +249,7 @@ impl World {
             tap: tap(),
             worker: 0,
             counters: Arc::new(PortCounters::default()),
+            shortcut: Default::default(),
         };
         let port = LocalPort {
             port: Arc::new(port),

@@ -1,0 +1,130 @@
+//! The entries of one worker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use weft_fastpath::{FlowKey, Record, RecordId, Traffic};
+use weft_wire::{Instant, PortId};
+
+use crate::port::Port;
+
+/// An entry that carried nothing for so long is deleted: the flow is over, or can do without.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// A flow that the kernel carries.
+#[derive(Debug)]
+pub(super) struct Installed {
+    /// Hash by which the worker tells flows.
+    pub(super) flow: u64,
+    /// The direction that leaves the sandbox.
+    pub(super) out: FlowKey,
+    /// The one that comes from another node; none where it stays on this one.
+    pub(super) inward: Option<FlowKey>,
+    pub(super) record: RecordId,
+    pub(super) port: Arc<Port>,
+    /// When the entries were written last.
+    pub(super) since: Instant,
+    /// What the port's counters have of it.
+    told: Traffic,
+}
+
+/// All of them, found by flow or one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    places: Vec<Option<Installed>>,
+    by_flow: HashMap<u64, usize, RandomState>,
+    free: Vec<usize>,
+    /// Where the next look begins.
+    next: usize,
+}
+
+impl Installed {
+    pub(super) fn new(
+        flow: u64,
+        (out, inward): (FlowKey, Option<FlowKey>),
+        record: RecordId,
+        port: Arc<Port>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            flow,
+            out,
+            inward,
+            record,
+            port,
+            since: now,
+            told: Traffic::default(),
+        }
+    }
+
+    /// Counts for the port what was carried since the last call, and says whether it was silent for
+    /// too long.
+    pub(super) fn follow(&mut self, record: &Record, now: Instant) -> bool {
+        let (is, was) = (record.traffic, self.told);
+        let counters = &self.port.counters;
+        counters.sent_many(
+            is.out_packets.saturating_sub(was.out_packets),
+            is.out_bytes.saturating_sub(was.out_bytes),
+        );
+        counters.received_many(
+            is.in_packets.saturating_sub(was.in_packets),
+            is.in_bytes.saturating_sub(was.in_bytes),
+        );
+        self.told = is;
+        now.since(self.since.max(record.last)) >= IDLE
+    }
+}
+
+impl Table {
+    pub(super) fn len(&self) -> usize {
+        self.by_flow.len()
+    }
+
+    pub(super) fn get_mut(&mut self, flow: u64) -> Option<&mut Installed> {
+        let place = *self.by_flow.get(&flow)?;
+        self.places.get_mut(place)?.as_mut()
+    }
+
+    pub(super) fn put(&mut self, installed: Installed) {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            self.places.len() - 1
+        });
+        self.by_flow.insert(installed.flow, place);
+        self.places[place] = Some(installed);
+    }
+
+    pub(super) fn remove(&mut self, flow: u64) -> Option<Installed> {
+        let place = self.by_flow.remove(&flow)?;
+        self.free.push(place);
+        self.places.get_mut(place)?.take()
+    }
+
+    /// Looks at up to `budget` places, and goes on behind them the next time. Flows for which `look`
+    /// says so are named. True when that was the end of the table.
+    pub(super) fn look(
+        &mut self,
+        budget: usize,
+        over: &mut Vec<u64>,
+        mut look: impl FnMut(&mut Installed) -> bool,
+    ) -> bool {
+        let end = self.places.len().min(self.next + budget);
+        for installed in self.places[self.next.min(end)..end].iter_mut().flatten() {
+            if look(installed) {
+                over.push(installed.flow);
+            }
+        }
+        let done = end == self.places.len();
+        self.next = if done { 0 } else { end };
+        done
+    }
+
+    /// Flows of a port.
+    pub(super) fn of_port(&self, port: PortId) -> Vec<u64> {
+        let all = self.places.iter().flatten();
+        let of_port = all.filter(|installed| installed.port.id == port);
+        of_port.map(|installed| installed.flow).collect()
+    }
+}

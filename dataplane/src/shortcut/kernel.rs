@@ -1,0 +1,119 @@
+//! The kernel's side, shared by the workers and the agent.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use weft_fastpath::{FlowCache, LoadError};
+use weft_sys::clock::monotonic_nanos;
+use weft_wire::Instant;
+
+use super::epochs::FlowEpochs;
+use super::sandbox::UnderlayRoute;
+
+/// Why no flow takes a shortcut.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FastPathError {
+    /// The underlay is not IPv4.
+    #[error("the data path's address is IPv6")]
+    Family,
+    /// The kernel does not take the programs.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+/// By VTEP.
+type Routes = HashMap<Ipv4Addr, UnderlayRoute, RandomState>;
+
+/// The programs, and what entries are made of besides the tables.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    pub(crate) cache: FlowCache,
+    /// Flows of IPv6 as well.
+    pub(crate) ipv6: bool,
+    routes: ArcSwap<Routes>,
+    /// Grows with every change of the routes, which makes all entries stale as well.
+    generation: AtomicU32,
+    /// What the kernel was told last. Locked by the agent's threads only.
+    told: Mutex<Option<FlowEpochs>>,
+}
+
+impl Kernel {
+    /// Loads the programs.
+    ///
+    /// # Errors
+    /// [`FastPathError`]: every packet is carried by the workers.
+    pub(crate) fn open(underlay: IpAddr) -> Result<Self, FastPathError> {
+        if underlay.is_ipv6() {
+            return Err(FastPathError::Family);
+        }
+        let cache = FlowCache::load()?;
+        Ok(Self {
+            cache,
+            ipv6: true,
+            routes: ArcSwap::default(),
+            generation: AtomicU32::new(0),
+            told: Mutex::new(None),
+        })
+    }
+
+    /// The word of an epoch, of the routes as of now. To be asked before [`Kernel::route`] is: an
+    /// entry that is made of newer routes than its word says is stale and no harm.
+    pub(super) fn word(&self, epoch: u32) -> u32 {
+        Self::mix(epoch, self.generation.load(Ordering::SeqCst))
+    }
+
+    /// Odd factors: each epoch has its own word in a generation, and each generation for an epoch.
+    const fn mix(epoch: u32, generation: u32) -> u32 {
+        epoch.wrapping_add(generation.wrapping_mul(0x9e37_79b1))
+    }
+
+    /// The way to a VTEP.
+    pub(super) fn route(&self, vtep: Ipv4Addr) -> Option<UnderlayRoute> {
+        self.routes.load().get(&vtep).copied()
+    }
+
+    /// The tables are others; to be called once workers can see them.
+    pub(crate) fn tell(&self, epochs: &FlowEpochs) {
+        let mut told = self.told();
+        let generation = self.generation.load(Ordering::SeqCst);
+        epochs.tell(told.as_ref(), &self.cache.epochs, |epoch| {
+            Self::mix(epoch, generation)
+        });
+        *told = Some(epochs.clone());
+    }
+
+    /// The ways to other nodes are others.
+    pub(crate) fn set_routes(&self, routes: impl IntoIterator<Item = (Ipv4Addr, UnderlayRoute)>) {
+        let routes: Routes = routes.into_iter().collect();
+        if **self.routes.load() == routes {
+            return;
+        }
+        self.routes.store(routes.into());
+        let told = self.told();
+        let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
+        if let Some(epochs) = told.as_ref() {
+            epochs.tell(None, &self.cache.epochs, |epoch| {
+                Self::mix(epoch, generation)
+            });
+        }
+    }
+
+    /// Entries hold, unless every packet is to be seen.
+    pub(crate) fn beat(&self, captured: bool) {
+        if captured {
+            self.cache.heartbeat.stop();
+        } else {
+            self.cache.heartbeat.beat(Instant(monotonic_nanos()));
+        }
+    }
+
+    fn told(&self) -> MutexGuard<'_, Option<FlowEpochs>> {
+        // What it holds is replaced as a whole.
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,25 @@
+//! What a shortcut has to know of the devices on the way.
+
+use std::net::Ipv4Addr;
+
+/// The devices of a sandbox in front of which programs stand
+/// ([`FlowCache::attach_sandbox`](weft_fastpath::FlowCache::attach_sandbox)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shortcut {
+    /// Number of the sandbox, which the programs tell it by.
+    pub number: u16,
+    /// Number of its second device, inside of it.
+    pub second: u32,
+    /// Number of the host's end of that device.
+    pub host_end: u32,
+}
+
+/// The way to a VTEP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnderlayRoute {
+    /// Number of the device, which has a program in front of it
+    /// ([`FlowCache::attach_underlay`](weft_fastpath::FlowCache::attach_underlay)).
+    pub device: u32,
+    /// Who is next: the VTEP itself, or a router.
+    pub next_hop: Ipv4Addr,
+}
