@@ -90,8 +90,8 @@ struct out_entry {
 	__be32 daddr;
 	__be16 sport; // outer ports
 	__be16 dport;
-	__be32 vni;    // as in the header
-	__u8 to[6];    // inner hardware addresses
+	__be32 vni; // as in the header
+	__u8 to[6]; // inner hardware addresses
 	__u8 from[6];
 	__u16 largest; // IP packet that fits, in bytes
 	__u8 class;    // outer traffic class, as far as it is not the inner one
@@ -124,11 +124,11 @@ enum socket_state {
 	SOCKET_UNKNOWN,
 	// Takes its packets from any device.
 	SOCKET_FREE,
-	// Is bound to a device (SO_BINDTODEVICE): it would answer packets from another with a reset.
+	// Is bound to a device (SO_BINDTODEVICE): it would reset what comes from another one.
 	SOCKET_BOUND,
 };
 
-// Numbers of `counters`. Order and names are those of `Miss` in counters.rs.
+// Numbers of `counters`. Order and names are those of `Event` in counters.rs.
 enum counter {
 	OUT_HIT,
 	IN_HIT,
@@ -207,7 +207,8 @@ static __always_inline bool holds(__u32 network, __u32 epoch, __u64 now)
 	__u64 *current = bpf_map_lookup_elem(&epochs, &network);
 	__u64 *end = bpf_map_lookup_elem(&until, &zero);
 
-	return current && *(volatile __u64 *)current == epoch && end && now < *(volatile __u64 *)end;
+	return current && *(volatile __u64 *)current == epoch && end &&
+	       now < *(volatile __u64 *)end;
 }
 
 // What is read of a packet.
@@ -265,7 +266,8 @@ static __always_inline bool read_packet(void *data, void *end, struct packet *pa
 	}
 	if ((void *)(tcp + 1) > end || !plain(tcp))
 		return false;
-	packet->headers = (packet->ipv4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) + tcp->doff * 4;
+	packet->headers =
+		(packet->ipv4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) + tcp->doff * 4;
 	packet->key.sport = tcp->source;
 	packet->key.dport = tcp->dest;
 	return true;
@@ -326,8 +328,8 @@ int leave(struct __sk_buff *skb)
 	record = bpf_map_lookup_elem(&records, &number);
 	if (!record)
 		return TC_ACT_UNSPEC;
-	// Answers come by the second device: only a socket of this very namespace that takes them from
-	// there may have them. What the sandbox forwards for others has none.
+	// Answers come by the second device: only a socket of this very namespace that takes them
+	// from there may have them. What the sandbox forwards for others has none.
 	socket = skb->sk;
 	if (!socket || socket->bound_dev_if) {
 		record->socket = SOCKET_BOUND;
@@ -440,8 +442,7 @@ int push(struct __sk_buff *skb)
 	// The kernel's own marks for UDP tunnels, so that devices cut super-frames, tunnel and all.
 	if (bpf_skb_adjust_room(skb, OVERHEAD, BPF_ADJ_ROOM_MAC,
 				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 |
-					BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
-					BPF_F_ADJ_ROOM_ENCAP_L2_ETH |
+					BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2_ETH |
 					BPF_F_ADJ_ROOM_ENCAP_L2(ETH_HLEN))) {
 		count(FAILED);
 		return TC_ACT_SHOT;
@@ -530,8 +531,7 @@ int pop(struct __sk_buff *skb)
 	len = ETH_HLEN + packet.len;
 	if (bpf_skb_adjust_room(skb, -OVERHEAD, BPF_ADJ_ROOM_MAC,
 				packet.ipv4 ? BPF_F_ADJ_ROOM_FIXED_GSO
-					    : BPF_F_ADJ_ROOM_FIXED_GSO |
-						      DECAP_L3_IPV6)) {
+					    : BPF_F_ADJ_ROOM_FIXED_GSO | DECAP_L3_IPV6)) {
 		count(FAILED);
 		return TC_ACT_SHOT;
 	}

@@ -173,3 +173,43 @@ fn program(object: &mut Ebpf, name: &'static str) -> Result<ProgramFd, LoadError
     let fd = program.fd().map_err(refused)?;
     Ok(fd.try_clone()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::entry::{IN, KEY, OUT};
+
+    /// Bytes of a word of memory that is shared, and of a counter.
+    const WORD: u32 = u64::BITS / 8;
+
+    /// Bytes of key and value, and how many there is room for.
+    fn layout(name: &str, map: &Map) -> [u32; 3] {
+        let (Map::HashMap(data) | Map::Array(data) | Map::PerCpuArray(data)) = map else {
+            panic!("{name} is none of the tables that are known: {map:?}");
+        };
+        let info = data.info().unwrap();
+        [info.key_size(), info.value_size(), info.max_entries()]
+    }
+
+    #[test]
+    fn tables_are_laid_out_as_this_crate_takes_them() {
+        let object = EbpfLoader::new().btf(None).load(OBJECT).unwrap();
+        let found: BTreeMap<_, _> = object
+            .maps()
+            .map(|(name, map)| (name, layout(name, map)))
+            .collect();
+        let [key, out, inward, record, events] = [KEY, OUT, IN, RECORD_WORDS, Event::ALL.len()]
+            .map(|number| u32::try_from(number).unwrap());
+        let expected = BTreeMap::from([
+            ("out_flows", [key, out, FLOWS]),
+            ("in_flows", [key, inward, FLOWS]),
+            ("records", [4, record * WORD, FLOWS]),
+            ("epochs", [4, WORD, NETWORKS]),
+            ("until", [4, WORD, 1]),
+            ("counters", [4, WORD, events]),
+        ]);
+        assert_eq!(found, expected);
+    }
+}

@@ -57,7 +57,7 @@ mod tests {
         let names = ["a", "back", "black", "front"];
         for (word, meant) in [
             ("bakc", Some("back")),
-            ("blak", Some("back")),
+            ("blak", Some("black")),
             ("frnt", Some("front")),
             // Another letter is another name.
             ("b", None),

@@ -21,11 +21,13 @@
 //! RFCs without a test.
 //! `cargo xtask tutorial [--all]` makes the first change of CONTRIBUTING.md in a copy ([`tutorial`]).
 //! `cargo xtask docs` writes the references anew ([`mod@reference`]).
+//! `cargo xtask bpf [--check]` compiles the programs of the fast path, or compares them ([`bpf`]).
 //! `cargo xtask deny` holds the dependencies against `deny.toml` ([`deny`]).
 
 #![forbid(unsafe_code)]
 
 mod arrows;
+mod bpf;
 mod circles;
 mod citations;
 mod deny;
@@ -61,6 +63,7 @@ use crate::report::Report;
 const USAGE: &str = "\
 usage: cargo xtask demo [--yes|--no-install] [OPTIONS OF weft demo]
        cargo xtask test [--yes|--no-install] [--all]
+       cargo xtask bpf [--check]
        cargo xtask check|circles|citations|deny|docs|tutorial [--all]";
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -77,6 +80,11 @@ fn main() -> anyhow::Result<ExitCode> {
                 _ => return usage(&mut out),
             }
         }
+        ["bpf"] => {
+            bpf::write(&members()?)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        ["bpf", "--check"] => compiled()?,
         ["check"] => check()?,
         ["circles"] => {
             write!(out, "{}", circles::list(&members()?)?)?;
@@ -148,6 +156,12 @@ fn members() -> anyhow::Result<Metadata> {
 fn denied() -> anyhow::Result<Report> {
     let mut report = Report::default();
     deny::check(members()?.workspace_root.as_std_path(), &mut report)?;
+    Ok(report)
+}
+
+fn compiled() -> anyhow::Result<Report> {
+    let mut report = Report::default();
+    bpf::check(&members()?, &mut report)?;
     Ok(report)
 }
 
