@@ -15,6 +15,7 @@ const RINGS: &[(&str, u8)] = &[
     ("weft-cluster", 1),
     ("weft-stack", 1),
     ("weft-sys", 2),
+    ("weft-fastpath", 2),
     ("weft-dataplane", 2),
     ("weft-shim", 2),
     ("weft-shim-program", 2),
@@ -36,7 +37,9 @@ const RINGS: &[(&str, u8)] = &[
 
 /// Arrows inside one ring that are wanted.
 const SIBLINGS: &[(&str, &str)] = &[
+    ("weft-fastpath", "weft-sys"),
     ("weft-dataplane", "weft-sys"),
+    ("weft-dataplane", "weft-fastpath"),
     ("weft-shim", "weft-sys"),
     ("weft-runtime", "weft-sys"),
     ("weft-volumes", "weft-sys"),

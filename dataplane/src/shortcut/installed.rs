@@ -24,6 +24,8 @@ pub(super) struct Installed {
     pub(super) inward: Option<FlowKey>,
     pub(super) record: RecordId,
     pub(super) port: Arc<Port>,
+    /// Who gets what leaves, where that is a port of this node.
+    pub(super) receiver: Option<Arc<Port>>,
     /// When the entries were written last.
     pub(super) since: Instant,
     /// What the port's counters have of it.
@@ -45,7 +47,7 @@ impl Installed {
         flow: u64,
         (out, inward): (FlowKey, Option<FlowKey>),
         record: RecordId,
-        port: Arc<Port>,
+        (port, receiver): (Arc<Port>, Option<Arc<Port>>),
         now: Instant,
     ) -> Self {
         Self {
@@ -54,6 +56,7 @@ impl Installed {
             inward,
             record,
             port,
+            receiver,
             since: now,
             told: Traffic::default(),
         }
@@ -64,10 +67,12 @@ impl Installed {
     pub(super) fn follow(&mut self, record: &Record, now: Instant) -> bool {
         let (is, was) = (record.traffic, self.told);
         let counters = &self.port.counters;
-        counters.sent_many(
-            is.out_packets.saturating_sub(was.out_packets),
-            is.out_bytes.saturating_sub(was.out_bytes),
-        );
+        let frames = is.out_packets.saturating_sub(was.out_packets);
+        let bytes = is.out_bytes.saturating_sub(was.out_bytes);
+        counters.sent_many(frames, bytes);
+        if let Some(receiver) = &self.receiver {
+            receiver.counters.received_many(frames, bytes);
+        }
         counters.received_many(
             is.in_packets.saturating_sub(was.in_packets),
             is.in_bytes.saturating_sub(was.in_bytes),
@@ -124,7 +129,10 @@ impl Table {
     /// Flows of a port.
     pub(super) fn of_port(&self, port: PortId) -> Vec<u64> {
         let all = self.places.iter().flatten();
-        let of_port = all.filter(|installed| installed.port.id == port);
+        let of_port = all.filter(|installed| {
+            let receiver = installed.receiver.as_ref();
+            installed.port.id == port || receiver.is_some_and(|receiver| receiver.id == port)
+        });
         of_port.map(|installed| installed.flow).collect()
     }
 }

@@ -91,12 +91,19 @@ impl Shortcuts {
         self.hasher.hash_one((vni.get(), flow)) | 1
     }
 
-    /// A frame that the worker carried; true when its flow is to get entries.
-    fn saw(&mut self, hash: u64, direction: Direction, info: &IpInfo, now: Instant) -> bool {
+    /// A frame that the worker carried, of a flow and its other direction by hash; true when the flow
+    /// is to get entries.
+    fn saw(
+        &mut self,
+        (hash, back): (u64, u64),
+        direction: Direction,
+        info: &IpInfo,
+        now: Instant,
+    ) -> bool {
         if info.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0 {
             self.candidates.forget(hash);
             if self.table.len() > 0 {
-                self.over.push(hash);
+                self.over.extend([hash, back]);
             }
             return false;
         }
@@ -145,7 +152,11 @@ impl Worker {
         }
         let flow = info.five_tuple();
         let hash = shortcuts.hash(port.vni, &flow);
-        if shortcuts.saw(hash, Direction::Out, info, self.now)
+        let back = match to {
+            Destination::Local(_) => shortcuts.hash(port.vni, &flow.reversed()),
+            Destination::Remote(_) => hash,
+        };
+        if shortcuts.saw((hash, back), Direction::Out, info, self.now)
             && shortcuts.due.len() < DUE
             && shortcuts.due.iter().all(|due| due.hash != hash)
         {
@@ -168,7 +179,7 @@ impl Worker {
             return;
         }
         let hash = shortcuts.hash(port.vni, &info.five_tuple().reversed());
-        shortcuts.saw(hash, Direction::In, info, self.now);
+        shortcuts.saw((hash, hash), Direction::In, info, self.now);
     }
 
     /// Once for each round, after everything that was read has left: writes and deletes entries.
@@ -188,9 +199,15 @@ impl Worker {
             shortcuts.end(kernel, self.now);
         }
         while let Some(due) = shortcuts.due.pop() {
-            if shortcuts.install(&self.shared, kernel, (snapshot, self.dscp), &due, self.now) {
-                let counters = &self.shared.counters[self.index];
-                counters.shortcuts_made.fetch_add(1, Ordering::Relaxed);
+            let tables = (snapshot, self.dscp);
+            // Who only acknowledges what a sandbox of this node sends would never get an entry of
+            // its own.
+            let back = shortcuts.back(snapshot, &due);
+            for due in back.iter().chain(Some(&due)) {
+                if shortcuts.install(&self.shared, kernel, tables, due, self.now) {
+                    let counters = &self.shared.counters[self.index];
+                    counters.shortcuts_made.fetch_add(1, Ordering::Relaxed);
+                }
             }
             shortcuts.candidates.forget(due.hash);
         }
@@ -226,6 +243,21 @@ impl Worker {
 }
 
 impl Shortcuts {
+    /// The other direction of a flow that stays on this node.
+    fn back(&self, snapshot: &Snapshot, due: &Due) -> Option<Due> {
+        let Destination::Local(to) = due.to else {
+            return None;
+        };
+        let flow = due.flow.reversed();
+        Some(Due {
+            hash: self.hash(due.port.vni, &flow),
+            flow,
+            port: Arc::clone(snapshot.ports.get(&to)?),
+            dst_mac: due.port.mac,
+            to: Destination::Local(due.port.id),
+        })
+    }
+
     /// Writes the entries of a flow; false when it cannot have any.
     fn install(
         &mut self,
@@ -270,10 +302,13 @@ impl Shortcuts {
             flow: due.flow.reversed(),
         });
         if known.is_none() {
-            let port = Arc::clone(&due.port);
-            let keys = (out, inward);
-            self.table
-                .put(Installed::new(due.hash, keys, record, port, now));
+            let receiver = match due.to {
+                Destination::Local(to) => snapshot.ports.get(&to).map(Arc::clone),
+                Destination::Remote(_) => None,
+            };
+            let ports = (Arc::clone(&due.port), receiver);
+            let installed = Installed::new(due.hash, (out, inward), record, ports, now);
+            self.table.put(installed);
             self.look_at = self.look_at.min(now.after(LOOK));
         }
         let entry = OutEntry {

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use weft_dataplane::{
-    Config, Dataplane, FlowEpochs, Port, PortCounters, Snapshot, StartError, TunnelOffload,
+    Config, Dataplane, FlowEpochs, Port, PortCounters, Shortcut, Snapshot, StartError,
+    TunnelOffload, UnderlayRoute,
 };
 use weft_mesh::{Balancer, Limits, Replica, Service, ServicesBuilder};
 use weft_sys::netlink::{Netlink, Veth};
@@ -129,7 +130,8 @@ pub(crate) fn nodes(workers: usize) -> [Node; 2] {
 
 /// Two nodes on an underlay of that family.
 pub(crate) fn nodes_on(underlay: Underlay, workers: usize) -> [Node; 2] {
-    start_nodes(underlay, workers, Dataplane::start)
+    let fast = fast_path() && underlay == Underlay::V4;
+    start_nodes(underlay, workers, fast, Dataplane::start)
 }
 
 /// The same, started by `start`.
@@ -137,12 +139,21 @@ pub(crate) fn nodes_with(
     workers: usize,
     start: fn(&Config) -> Result<Dataplane, StartError>,
 ) -> [Node; 2] {
-    start_nodes(Underlay::V4, workers, start)
+    start_nodes(Underlay::V4, workers, fast_path(), start)
+}
+
+/// Two nodes that leave nothing to the kernel: how they carry packets themselves is what is tested.
+pub(crate) fn nodes_by_themselves(
+    workers: usize,
+    start: fn(&Config) -> Result<Dataplane, StartError>,
+) -> [Node; 2] {
+    start_nodes(Underlay::V4, workers, false, start)
 }
 
 fn start_nodes(
     family: Underlay,
     workers: usize,
+    fast: bool,
     start: fn(&Config) -> Result<Dataplane, StartError>,
 ) -> [Node; 2] {
     let spaces = [(); 2].map(|()| Netns::create_anonymous().expect("namespace"));
@@ -184,19 +195,91 @@ fn start_nodes(
                     spin: Duration::from_micros(50),
                     journal: None,
                     tunnel_offload: TunnelOffload::On,
-                    fast_path: false,
+                    fast_path: fast,
                     seed: 7,
                 })
                 .expect("data plane")
             })
             .expect("thread");
-        Node {
+        let node = Node {
             plane,
             underlay,
             mtu: family.mtu(),
             ns,
+        };
+        if fast {
+            lead_underlay(&node);
         }
+        node
     })
+}
+
+/// Whether flows take shortcuts where they can: the whole suite runs once with and once without.
+fn fast_path() -> bool {
+    std::env::var_os("WEFT_TEST_FAST_PATH").is_some_and(|on| on == "1")
+}
+
+/// Waits for the kernel's flow cache and puts it in front of a node's underlay.
+pub(crate) fn lead_underlay(node: &Node) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while node.plane.fast_path().is_none() {
+        assert!(Instant::now() < deadline, "the self-test does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    node.plane
+        .fast_path()
+        .expect("there")
+        .expect("a flow cache");
+    let cache = node.plane.flow_cache().expect("a flow cache");
+    let mut links = Netlink::open_in(&node.ns).expect("netlink");
+    cache.attach_underlay(&mut links, "up0").expect("attached");
+    let device = links.link_index("up0").expect("the link");
+    let others = (1..=2).map(|index| Ipv4Addr::new(10, 77, 0, index));
+    node.plane.set_underlay_routes(others.map(|other| {
+        let route = UnderlayRoute {
+            device,
+            next_hop: other,
+        };
+        (other, route)
+    }));
+}
+
+/// Gives a sandbox its second device, and its flows the shortcut, where the node has one.
+fn lead(node: &Node, sandbox: &Sandbox) {
+    let Some(cache) = node.plane.flow_cache() else {
+        return;
+    };
+    if sandbox.port.shortcut.load().is_some() {
+        return;
+    }
+    let number = u16::try_from(sandbox.port.id.0).expect("small");
+    let name = format!("host{number}");
+    let mut links = Netlink::open_in(&node.ns).expect("netlink");
+    links
+        .add_veth(&Veth {
+            name: &name,
+            peer: "eth1",
+            peer_netns: Some(&sandbox.ns),
+            peer_mac: None,
+            mtu: None,
+        })
+        .expect("veth");
+    links.set_up(&name, true).expect("up");
+    let mut inside = Netlink::open_in(&sandbox.ns).expect("netlink");
+    let at = format!("172.18.0.{number}/16").parse().expect("an address");
+    inside.add_address("eth1", at).expect("address");
+    inside.set_up("eth1", true).expect("up");
+    let loose = || std::fs::write("/proc/sys/net/ipv4/conf/eth1/rp_filter", "2");
+    sandbox.ns.run_in(loose).expect("thread").expect("loose");
+    cache
+        .attach_sandbox(number, (&mut inside, "eth0"), (&mut links, &name))
+        .expect("attached");
+    let shortcut = Shortcut {
+        number,
+        second: inside.link_index("eth1").expect("the link"),
+        host_end: links.link_index(&name).expect("the link"),
+    };
+    sandbox.port.shortcut.store(Some(Arc::new(shortcut)));
 }
 
 /// The overlay's gateway in the family of `like`.
@@ -239,6 +322,9 @@ pub(crate) fn publish(
     peer: &Node,
     vip: &[&Sandbox],
 ) {
+    for sandbox in here {
+        lead(node, sandbox);
+    }
     let mut switch = SwitchBuilder::new();
     switch.network(NetworkEntry {
         vni: vni(),
@@ -287,7 +373,7 @@ pub(crate) fn publish(
             .map(|s| (s.port.id, Arc::clone(&s.port)))
             .collect(),
         mesh: None,
-        flow_epochs: FlowEpochs::default(),
+        flow_epochs: of_epoch(epoch),
     }));
 }
 
@@ -298,6 +384,9 @@ pub(crate) fn publish_with(
     here: &[&Sandbox],
     more: impl FnOnce(&mut SwitchBuilder),
 ) {
+    for sandbox in here {
+        lead(node, sandbox);
+    }
     let mut switch = SwitchBuilder::new();
     switch.network(NetworkEntry {
         vni: vni(),
@@ -317,8 +406,15 @@ pub(crate) fn publish_with(
             .map(|s| (s.port.id, Arc::clone(&s.port)))
             .collect(),
         mesh: None,
-        flow_epochs: FlowEpochs::default(),
+        flow_epochs: of_epoch(epoch),
     }));
+}
+
+/// Tables of another epoch say other things of every network.
+pub(crate) fn of_epoch(epoch: u64) -> FlowEpochs {
+    let mut epochs = FlowEpochs::default();
+    epochs.change_all(u32::try_from(epoch).expect("small"));
+    epochs
 }
 
 /// Bytes that tell their position.

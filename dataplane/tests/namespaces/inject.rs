@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use weft_dataplane::{Dataplane, InjectError};
 use weft_sys::netlink::Netlink;
 
-use crate::common::{nodes, ping, publish, sandbox, transfer};
+use crate::common::{nodes, nodes_by_themselves, ping, publish, sandbox, transfer};
 
 /// What the self-test found.
 fn verdict(plane: &Dataplane) -> Result<(), &InjectError> {
@@ -23,7 +23,7 @@ fn verdict(plane: &Dataplane) -> Result<(), &InjectError> {
 
 #[test]
 fn super_frames_are_injected_where_the_kernel_knows_tunnels() {
-    let [a, b] = nodes(2);
+    let [a, b] = nodes_by_themselves(2, Dataplane::start);
     let client = sandbox(1, "10.0.1.2", 0, true);
     let server = sandbox(2, "10.0.1.3", 1, true);
     publish(&a, 1, &[&client], &[&server], &b, &[]);

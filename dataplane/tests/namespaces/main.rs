@@ -11,5 +11,6 @@ mod kernel_peer;
 mod loopback;
 mod mtu;
 mod service_paths;
+mod shortcuts;
 mod tunnels;
 mod two_nodes;

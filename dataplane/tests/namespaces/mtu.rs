@@ -5,14 +5,14 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use weft_dataplane::{FlowEpochs, Snapshot};
+use weft_dataplane::Snapshot;
 use weft_mesh::{Balancer, Limits, Replica, Service, ServicesBuilder};
 use weft_sys::netlink::Netlink;
 use weft_sys::netns::Netns;
 use weft_vxlan::{NetworkEntry, SwitchBuilder};
 use weft_wire::DropReason;
 
-use crate::common::{Node, Sandbox, VIP, VXLAN, nodes, sandbox, transfer, vni};
+use crate::common::{Node, Sandbox, VIP, VXLAN, nodes, of_epoch, sandbox, transfer, vni};
 
 /// What carries what, in bytes.
 struct Sizes {
@@ -91,7 +91,7 @@ fn publish(node: &Node, here: &Sandbox, there: &Sandbox, peer: &Node, sizes: &Si
             .into_iter()
             .collect(),
         mesh: None,
-        flow_epochs: FlowEpochs::default(),
+        flow_epochs: of_epoch(1),
     }));
 }
 

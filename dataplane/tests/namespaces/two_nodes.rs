@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::common::{VIP, VXLAN, nodes, nodes_with, ping, publish, sandbox, transfer};
+use crate::common::{VIP, VXLAN, nodes, nodes_by_themselves, ping, publish, sandbox, transfer};
 use weft_dataplane::Dataplane;
 use weft_sys::netlink::Netlink;
 use weft_sys::udp::{RecvBatch, SendBatch, VxlanSocket};
@@ -145,7 +145,7 @@ fn foreign_senders_and_unknown_addresses_are_counted() {
 
 #[test]
 fn traffic_passes_where_the_kernel_does_not_segment() {
-    let [a, b] = nodes_with(2, Dataplane::start_unsegmented);
+    let [a, b] = nodes_by_themselves(2, Dataplane::start_unsegmented);
     let client = sandbox(1, "10.0.1.2", 0, true);
     let server = sandbox(2, "10.0.1.3", 1, true);
     publish(&a, 1, &[&client], &[&server], &b, &[]);
