@@ -19,6 +19,7 @@ pub mod error_text;
 pub mod event;
 pub mod instance_lock;
 mod ioctl;
+pub mod ipsec;
 pub mod kernel_words;
 pub mod mounts;
 pub mod namespaces;

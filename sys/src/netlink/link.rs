@@ -8,7 +8,7 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::link::{
     InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth,
-    InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 
 use super::{Netlink, NetlinkError, accept};
@@ -27,6 +27,13 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up.
     pub up: bool,
+    /// Something is at the other end: a cable, or of a veth a device that is up.
+    pub carrier: bool,
+    /// Its frames are those of Ethernet (`ARPHRD_ETHER`).
+    pub ethernet: bool,
+    /// Number of the device that it is tied to: of a veth the other end, in that one's namespace; of a
+    /// VLAN the one below.
+    pub tied_to: Option<u32>,
     /// `bridge`, `veth`, `vxlan`, `tun`, …; `None` for hardware and `lo`.
     pub kind: Option<String>,
     /// Number of the bridge (or bond, or VRF) that it is a port of.
@@ -404,6 +411,9 @@ fn parse(message: LinkMessage) -> Option<Link> {
         mac: None,
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
+        ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+        tied_to: None,
         kind: None,
         master: None,
         alias: None,
@@ -416,6 +426,7 @@ fn parse(message: LinkMessage) -> Option<Link> {
             LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok(),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Controller(index) => link.master = Some(index),
+            LinkAttribute::Link(index) => link.tied_to = Some(index),
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {

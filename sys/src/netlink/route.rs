@@ -1,6 +1,6 @@
 //! Routes, and the way to one host.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -37,8 +37,13 @@ pub struct Route {
 pub struct PathToHost {
     /// Outgoing interface.
     pub dev: String,
+    /// Number of the outgoing interface; 0 where the kernel names none.
+    pub index: u32,
     /// Next hop, when there is one.
     pub gateway: Option<IpAddr>,
+    /// Whom the interface asks for: the next hop, or the host itself. None where that has an address of
+    /// another family, and where packets are put into a tunnel by the route.
+    pub neighbour: Option<IpAddr>,
     /// Source address that the kernel would choose.
     pub src: Option<IpAddr>,
     /// Largest IP packet in bytes: learnt path MTU, else the route's, else the interface's.
@@ -106,12 +111,12 @@ impl Netlink {
             .collect())
     }
 
-    /// Names of all interfaces that packets to `ip` may leave by: those of every next hop of the
-    /// route that leads there.
+    /// Names of all interfaces that packets to `ip` may leave by, one for each next hop of the route
+    /// that leads there.
     ///
     /// # Errors
     /// [`NetlinkError::Kernel`] when there is no route.
-    pub fn devices_to(&mut self, ip: IpAddr) -> Result<BTreeSet<String>, NetlinkError> {
+    pub fn devices_to(&mut self, ip: IpAddr) -> Result<Vec<String>, NetlinkError> {
         let mut message = RouteMessage::default();
         message.header.address_family = family(ip);
         message.header.destination_prefix_length = if ip.is_ipv4() { 32 } else { 128 };
@@ -123,11 +128,11 @@ impl Netlink {
         let answer = self
             .get(Message::GetRoute(message))
             .map_err(NetlinkError::kernel("find", format!("a route to {ip}")))?;
-        let mut indexes = BTreeSet::new();
+        let mut indexes = Vec::new();
         if let Some(Message::NewRoute(found)) = answer {
             for attribute in &found.attributes {
                 match attribute {
-                    RouteAttribute::Oif(index) => _ = indexes.insert(*index),
+                    RouteAttribute::Oif(index) => indexes.push(*index),
                     RouteAttribute::MultiPath(hops) => {
                         indexes.extend(hops.iter().map(|hop| hop.interface_index));
                     }
@@ -135,11 +140,10 @@ impl Netlink {
                 }
             }
         }
-        let links = self.links()?.into_iter();
-        Ok(links
-            .filter(|link| indexes.contains(&link.index))
-            .map(|link| link.name)
-            .collect())
+        let links = self.links()?;
+        let named = |index: u32| links.iter().find(|link| link.index == index);
+        let found = indexes.into_iter().filter_map(named);
+        Ok(found.map(|link| link.name.clone()).collect())
     }
 
     fn route_over(&mut self, ip: IpAddr, links: &[Link]) -> Result<PathToHost, NetlinkError> {
@@ -159,14 +163,16 @@ impl Netlink {
         };
         let mut path = PathToHost {
             dev: String::new(),
+            index: 0,
             gateway: None,
+            neighbour: None,
             src: None,
             mtu: 0,
         };
-        let mut oif = None;
+        let mut plain = true;
         for attribute in &found.attributes {
             match attribute {
-                RouteAttribute::Oif(index) => oif = Some(*index),
+                RouteAttribute::Oif(index) => path.index = *index,
                 RouteAttribute::Gateway(address) => path.gateway = ip_of(address),
                 RouteAttribute::PrefSource(address) => path.src = ip_of(address),
                 RouteAttribute::Metrics(metrics) => {
@@ -178,10 +184,14 @@ impl Netlink {
                         })
                         .unwrap_or(0);
                 }
+                RouteAttribute::Via(_)
+                | RouteAttribute::EncapType(_)
+                | RouteAttribute::Encap(_) => plain = false,
                 _ => {}
             }
         }
-        let link = links.iter().find(|l| Some(l.index) == oif);
+        path.neighbour = plain.then(|| path.gateway.unwrap_or(ip));
+        let link = links.iter().find(|l| l.index == path.index);
         if let Some(link) = link {
             if path.mtu == 0 {
                 path.mtu = link.mtu;

@@ -81,7 +81,16 @@ fn veth_joins_two_namespaces() {
         (1400, true, Some("veth"))
     );
     assert!(nl_a.link("v1").expect("link").is_none());
-    assert_eq!(nl_a.route_to(ip("10.1.0.2")).expect("route").mtu, 1400);
+    let v0 = nl_a.link("v0").expect("link").expect("v0");
+    assert_eq!((v0.tied_to, v1.tied_to), (Some(v1.index), Some(v0.index)));
+    assert!(v0.ethernet && v0.carrier && v1.carrier);
+    let path = nl_a.route_to(ip("10.1.0.2")).expect("route");
+    assert_eq!((path.mtu, path.index), (1400, v0.index));
+    assert_eq!(path.neighbour, Some(ip("10.1.0.2")));
+    assert_eq!(nl_a.devices_to(ip("10.1.0.2")).expect("route"), ["v0"]);
+    nl_b.set_up("v1", false).expect("down");
+    assert!(!nl_a.link("v0").expect("link").expect("v0").carrier);
+    nl_b.set_up("v1", true).expect("up again");
 
     nl_a.set_alias("v0", "left end").expect("alias");
     let v0 = nl_a.link("v0").expect("link").expect("v0");
@@ -290,6 +299,7 @@ fn routes_and_rules_lead_through_other_tables() {
             (path.gateway, path.dev.as_str()),
             (Some(ip("10.3.0.1")), "br0")
         );
+        assert_eq!(path.neighbour, path.gateway);
         assert_eq!((path.src, path.mtu), (Some(ip("10.3.0.5")), 1500));
         let words = "route add 10.4.0.0/16 via 10.3.0.1 dev br0 mtu 1400";
         let status = Command::new("ip").args(words.split(' ')).status();
