@@ -1,4 +1,4 @@
-//! What workers and the agent pass to each other: rare, bounded, never a packet of the fast path.
+//! What workers and the agent pass to each other: rare, bounded, never a packet on its usual way.
 
 use std::net::IpAddr;
 use std::sync::mpsc::SyncSender;

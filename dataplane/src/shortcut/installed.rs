@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 use weft_fastpath::{FlowKey, Record, RecordId, Traffic};
 use weft_wire::{Instant, PortId};
 
+use super::sandbox::Shortcut;
 use crate::port::Port;
 
 /// An entry that carried nothing for so long is deleted: the flow is over, or can do without.
@@ -26,6 +27,8 @@ pub(super) struct Installed {
     pub(super) port: Arc<Port>,
     /// Who gets what leaves, where that is a port of this node.
     pub(super) receiver: Option<Arc<Port>>,
+    /// The devices that the entries name.
+    at: Shortcut,
     /// When the entries were written last.
     pub(super) since: Instant,
     /// What the port's counters have of it.
@@ -48,6 +51,7 @@ impl Installed {
         (out, inward): (FlowKey, Option<FlowKey>),
         record: RecordId,
         (port, receiver): (Arc<Port>, Option<Arc<Port>>),
+        at: Shortcut,
         now: Instant,
     ) -> Self {
         Self {
@@ -57,9 +61,20 @@ impl Installed {
             record,
             port,
             receiver,
+            at,
             since: now,
             told: Traffic::default(),
         }
+    }
+
+    /// Whether these are its entries, and its devices.
+    pub(super) fn is_of(&self, keys: (FlowKey, Option<FlowKey>), at: Shortcut) -> bool {
+        (self.out, self.inward) == keys && self.at == at
+    }
+
+    /// Whether the sandbox still has the devices that the entries name.
+    pub(super) fn has_devices(&self) -> bool {
+        self.port.shortcut.load().as_deref() == Some(&self.at)
     }
 
     /// Counts for the port what was carried since the last call, and says whether it was silent for

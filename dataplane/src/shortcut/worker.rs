@@ -217,7 +217,8 @@ impl Worker {
                 .table
                 .look(LOOK_BUDGET, &mut shortcuts.over, |installed| {
                     let record = records.read(installed.record);
-                    installed.follow(&record, now) || record.bound
+                    let over = installed.follow(&record, now) || record.bound;
+                    over || !installed.has_devices()
                 });
             if done {
                 shortcuts.look_at = now.after(LOOK);
@@ -286,13 +287,6 @@ impl Shortcuts {
         let Some(largest) = largest else {
             return false;
         };
-        let known = self.table.get_mut(due.hash).map(|known| {
-            known.since = now;
-            known.record
-        });
-        let Some(record) = known.or_else(|| self.pool.open(&kernel.cache.records)) else {
-            return false;
-        };
         let out = FlowKey {
             scope: Scope::Out(at.number),
             flow: due.flow,
@@ -301,13 +295,27 @@ impl Shortcuts {
             scope: Scope::In(vni),
             flow: due.flow.reversed(),
         });
+        // Entries of before are found by their own keys.
+        let before = self.table.get_mut(due.hash);
+        if before.is_some_and(|before| !before.is_of((out, inward), *at)) {
+            self.over.push(due.hash);
+            self.end(kernel, now);
+        }
+        let known = self.table.get_mut(due.hash).map(|known| {
+            known.since = now;
+            known.record
+        });
+        let Some(record) = known.or_else(|| self.pool.open(&kernel.cache.records)) else {
+            return false;
+        };
         if known.is_none() {
             let receiver = match due.to {
                 Destination::Local(to) => snapshot.ports.get(&to).map(Arc::clone),
                 Destination::Remote(_) => None,
             };
             let ports = (Arc::clone(&due.port), receiver);
-            let installed = Installed::new(due.hash, (out, inward), record, ports, now);
+            let keys = (out, inward);
+            let installed = Installed::new(due.hash, keys, record, ports, *at, now);
             self.table.put(installed);
             self.look_at = self.look_at.min(now.after(LOOK));
         }

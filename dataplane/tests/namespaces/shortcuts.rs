@@ -207,3 +207,17 @@ fn a_capture_sees_every_frame() {
         "and the kernel goes on"
     );
 }
+
+#[test]
+fn a_sandbox_that_loses_its_devices_is_served_by_the_workers() {
+    let ([a, b], [client, server]) = pair();
+    let mut exchange = Exchange::open(&client, &server);
+    exchange.times(30);
+    assert_eq!((carried(&a), carried(&b)), (1, 1));
+    client.port.shortcut.store(None);
+    eventually("its entries are deleted", || carried(&a) == 0);
+    let counts = || [Event::Out, Event::In].map(|event| count(&a, event));
+    let before = counts();
+    exchange.times(30);
+    assert_eq!(counts(), before, "none is made anew");
+}
