@@ -32,7 +32,13 @@ fn the_unit_gives_what_agent_and_tasks_need() {
         .collect();
     let has = capability::granted(&names, &["ALL"]).expect("names of capabilities");
     // The last one sets limits and scores of containers.
-    let own = ["NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE", "SYS_RESOURCE"];
+    let own = [
+        "NET_ADMIN",
+        "BPF",
+        "SYS_ADMIN",
+        "SYS_PTRACE",
+        "SYS_RESOURCE",
+    ];
     let none: [&str; 0] = [];
     let needed = [
         capability::granted(&own, &["ALL"]).expect("names"),

@@ -79,6 +79,12 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "auto|on|off")]
     pub(crate) tunnel_offload: Option<String>,
 
+    /// Whether the kernel may carry established TCP flows by itself, once this process has decided
+    /// about them: `auto` where its programs can be loaded and pass their test, or `off`
+    /// [default: auto]
+    #[arg(long, value_name = "auto|off")]
+    pub(crate) fast_path: Option<String>,
+
     /// Class of service (DSCP) of packets to other nodes, or `inherit` that of the packet inside
     /// [default: 0]
     #[arg(long, value_name = "0-63|inherit")]
@@ -115,6 +121,7 @@ impl Flags {
             ("udp-idle", "--udp-idle", &self.udp_idle),
             ("poll", "--poll", &self.poll),
             ("tunnel-offload", "--tunnel-offload", &self.tunnel_offload),
+            ("fast-path", "--fast-path", &self.fast_path),
             ("dscp", "--dscp", &self.dscp),
             (
                 "gwbridge-subnet",

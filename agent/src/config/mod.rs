@@ -74,6 +74,9 @@ pub(crate) struct Config {
     /// test at the start passes and finds that cheaper, `on` where it passes, `off` never. Default
     /// `auto`.
     pub(crate) tunnel_offload: TunnelOffload,
+    /// `fast-path`: `auto` leaves established TCP flows to the kernel where its programs can be loaded
+    /// and pass their test, `off` carries everything in this process. Default `auto`.
+    pub(crate) fast_path: bool,
     /// `dscp`: class of service of packets to other nodes, 0 to 63, or that of the packet inside.
     /// Default 0. Marks of congestion (ECN) are always copied.
     pub(crate) dscp: Dscp,
@@ -188,7 +191,7 @@ impl fmt::Display for ConfigError {
 }
 
 /// Names of all settings, as in the file. `-` and `_` mean the same there.
-pub(crate) const KEYS: [&str; 17] = [
+pub(crate) const KEYS: [&str; 18] = [
     "name",
     "data-dir",
     "run-dir",
@@ -202,6 +205,7 @@ pub(crate) const KEYS: [&str; 17] = [
     "udp-idle",
     "poll",
     "tunnel-offload",
+    "fast-path",
     "dscp",
     "gwbridge-subnet",
     "runtime",
@@ -288,6 +292,7 @@ impl Config {
             tunnel_offload: read
                 .one("tunnel-offload", value::tunnel_offload)
                 .unwrap_or_default(),
+            fast_path: read.one("fast-path", value::fast_path).unwrap_or(true),
             dscp: read.one("dscp", value::dscp).unwrap_or_default(),
             gwbridge_subnet: read.one("gwbridge-subnet", value::gwbridge_subnet),
             runtime: read.one("runtime", value::program).flatten(),

@@ -48,6 +48,7 @@ fn defaults() {
     assert_eq!(config.udp_idle, Duration::from_secs(180));
     assert_eq!(config.poll, Duration::from_micros(200));
     assert_eq!(config.tunnel_offload, TunnelOffload::Auto);
+    assert!(config.fast_path);
     assert_eq!(config.gwbridge_subnet, None);
     assert!(config.dns_upstreams.is_empty());
 }
@@ -68,6 +69,7 @@ fn every_key_of_the_file_in_both_spellings() {
         udp-idle = "5m"
         poll = 0
         tunnel-offload = "off"
+        fast-path = "off"
         dscp = 46
         gwbridge-subnet = "172.30.0.1/16"
         runtime = "/usr/sbin/runc"
@@ -85,6 +87,7 @@ fn every_key_of_the_file_in_both_spellings() {
                     .replace("g-", "g_")
                     .replace("p-", "p_")
                     .replace("l-", "l_")
+                    .replace("t-", "t_")
             )
         )
         .unwrap()
@@ -101,6 +104,7 @@ fn every_key_of_the_file_in_both_spellings() {
     assert_eq!(config.udp_idle, Duration::from_secs(300));
     assert_eq!(config.poll, Duration::ZERO);
     assert_eq!(config.tunnel_offload, TunnelOffload::Off);
+    assert!(!config.fast_path);
     assert_eq!(config.dscp, Dscp::Fixed(46));
     assert_eq!(config.gwbridge_subnet.unwrap().to_string(), "172.30.0.0/16");
     assert_eq!(config.runtime, Some(PathBuf::from("/usr/sbin/runc")));
@@ -249,11 +253,20 @@ fn polling_and_the_offload_of_tunnels_have_limits() {
     assert_eq!(config.tunnel_offload, TunnelOffload::Auto);
     let forced = load(&["--tunnel-offload", "on"], None).unwrap();
     assert_eq!(forced.tunnel_offload, TunnelOffload::On);
-    let error = load(&["--poll", "1001", "--tunnel-offload", "yes"], None)
-        .unwrap_err()
-        .to_string();
+    assert!(load(&["--fast-path", "auto"], None).unwrap().fast_path);
+    let wrong = [
+        "--poll",
+        "1001",
+        "--tunnel-offload",
+        "yes",
+        "--fast-path",
+        "on",
+    ];
+    let error = load(&wrong, None).unwrap_err().to_string();
     assert!(error.contains("expected 0 to 1000 microseconds"), "{error}");
     assert!(error.contains("expected auto, on or off"), "{error}");
+    let says = "--fast-path: fast-path: \"on\": expected auto or off";
+    assert!(error.contains(says), "{error}");
 }
 
 #[test]

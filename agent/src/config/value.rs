@@ -207,6 +207,15 @@ pub(super) fn tunnel_offload(text: &str) -> Result<TunnelOffload, String> {
     }
 }
 
+/// Whether the kernel may carry flows.
+pub(super) fn fast_path(text: &str) -> Result<bool, String> {
+    match text {
+        "auto" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("{text:?}: expected auto or off")),
+    }
+}
+
 pub(super) fn dscp(text: &str) -> Result<Dscp, String> {
     if text == "inherit" {
         return Ok(Dscp::Inherit);

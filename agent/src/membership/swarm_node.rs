@@ -40,6 +40,7 @@ use crate::reconcile::keeper;
 use crate::reconcile::places::{self, Places};
 use crate::reconcile::probe;
 use crate::reconcile::reconciler::Reconciler;
+use crate::reconcile::shortcuts;
 use crate::reconcile::tasks::Tasks;
 use crate::sandbox::gwbridge::GatewayBridge;
 use crate::sandbox::runner::{self, ContainerEngine, Runner};
@@ -321,8 +322,10 @@ impl SwarmNode {
         let probing = tokio::spawn(probe::run(Arc::clone(&data_path), stop.clone()));
         let hearing = tokio::spawn(ping::run(Arc::clone(&data_path), stop.clone()));
         let (end, ended) = watch::channel(false);
-        let keeping = keeper::run(Arc::clone(handles), Arc::clone(&data_path), ended);
+        let keeping = keeper::run(Arc::clone(handles), Arc::clone(&data_path), ended.clone());
         let keeping = tokio::spawn(keeping);
+        let shortening = shortcuts::run(Arc::clone(handles), Arc::clone(&data_path), ended);
+        let shortening = tokio::spawn(shortening);
         let endpoints = Arc::clone(&self.endpoints);
         let reconciler = Reconciler::new(Arc::clone(handles), endpoints, data_path);
         let (tasks, result) = reconciler.run(&handles.session, stop).await;
@@ -330,6 +333,9 @@ impl SwarmNode {
         end.send_replace(true);
         if let Err(error) = keeping.await {
             tracing::error!(%error, "the state of the host was not kept any more");
+        }
+        if let Err(error) = shortening.await {
+            tracing::error!(%error, "flows were not left to the kernel any more");
         }
         // It ends as the loop does; should that have failed, nobody told it.
         probing.abort();
@@ -411,6 +417,7 @@ impl SwarmNode {
                 Membership::forget(&config.data_dir).map_err(anyhow::Error::from),
                 GatewayBridge::teardown().context("the gateway bridge"),
                 uplinks::remove().context("the rules of routing"),
+                shortcuts::remove().context("the programs of the fast path"),
                 remove_mesh_tap().context("weft0"),
                 remove_namespaces(&config.run_dir.join("netns")),
                 // What is mounted there first: nothing is removed through it.

@@ -8,10 +8,11 @@ use prometheus_client::encoding::DescriptorEncoder;
 use weft_mesh::ProbeCounters;
 use weft_swarm::door::DoorSample;
 
-use super::families::{connect_time, counter, gauge, plain};
+use super::families::{connect_time, counter, gauge, plain, total};
 use super::replicas;
 use super::sample::{
-    MeshPortSample, MetricsSource, PortSample, Sample, UnreachableCounters, WorkerEvents,
+    FastPathSample, MeshPortSample, MetricsSource, PortSample, Sample, UnreachableCounters,
+    WorkerEvents,
 };
 
 /// Reads the source at each scrape.
@@ -24,6 +25,7 @@ impl Collector for Reader {
         let out = &mut encoder;
         encode_ports(out, &sample.ports)?;
         encode_workers(out, &sample)?;
+        encode_fast_path(out, &sample.fast_path)?;
         encode_mesh(out, &sample.mesh_ports)?;
         replicas::encode(out, &sample)?;
         encode_probes(out, sample.probes)?;
@@ -153,6 +155,28 @@ fn encode_workers(out: &mut DescriptorEncoder<'_>, sample: &Sample) -> fmt::Resu
         "overlay_pings_answered",
         "Packets of other nodes' weft ping and weft doctor that were answered",
         workers().map(|(i, worker)| ([("worker", i.to_string())], worker.loopbacks_answered)),
+    )
+}
+
+fn encode_fast_path(out: &mut DescriptorEncoder<'_>, sample: &FastPathSample) -> fmt::Result {
+    let events = sample.events.iter();
+    counter(
+        out,
+        "fast_path_events",
+        "What happened to packets of flows that the kernel's flow cache knew; a super-frame counts once",
+        events.map(|(event, n)| ([("event", *event)], *n)),
+    )?;
+    plain(
+        out,
+        "fast_path_flows",
+        "Flows in the kernel's flow cache",
+        sample.flows,
+    )?;
+    total(
+        out,
+        "fast_path_entries",
+        "Times that a flow was entered into the kernel's flow cache, or entered anew",
+        sample.entries,
     )
 }
 

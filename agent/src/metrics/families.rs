@@ -64,6 +64,17 @@ pub(super) fn plain(
     ConstGauge::new(value).encode(encoder)
 }
 
+/// A counter of the node as a whole, without labels.
+pub(super) fn total(
+    out: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: u64,
+) -> fmt::Result {
+    let encoder = out.encode_descriptor(name, help, None, MetricType::Counter)?;
+    ConstCounter::new(value).encode(encoder)
+}
+
 fn family<L: EncodeLabelSet, M: EncodeMetric>(
     out: &mut DescriptorEncoder<'_>,
     name: &str,

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use prometheus_client::registry::Registry;
 
 pub(crate) use sample::{
-    DnsSample, GossipSample, MeshPortSample, MeshReplicaSample, MetricsSource, PortSample, Sample,
-    UnreachableCounters, WorkerEvents, WorkerSample,
+    DnsSample, FastPathSample, GossipSample, MeshPortSample, MeshReplicaSample, MetricsSource,
+    PortSample, Sample, UnreachableCounters, WorkerEvents, WorkerSample,
 };
 
 /// All metrics of one node.

@@ -32,6 +32,8 @@ pub(crate) struct Sample {
     pub(crate) mesh_ports: Vec<MeshPortSample>,
     /// Replicas of every service, as this node sees them.
     pub(crate) mesh_replicas: Vec<MeshReplicaSample>,
+    /// Flows that the kernel carries.
+    pub(crate) fast_path: FastPathSample,
     /// Probes of ejected replicas.
     pub(crate) probes: ProbeCounters,
     /// Clients that were told of a refused datagram.
@@ -51,6 +53,17 @@ pub(crate) struct Sample {
     pub(crate) session_connected: bool,
     /// Messages of orders that were refused, by why (`damaged`, `misfit`, …).
     pub(crate) refused_orders: Vec<(&'static str, u64)>,
+}
+
+/// The kernel's flow cache.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct FastPathSample {
+    /// What happened to packets of flows that it knew (`out`, `in`, `stale`, …); empty without one.
+    pub(crate) events: Vec<(&'static str, u64)>,
+    /// Flows in it now.
+    pub(crate) flows: u64,
+    /// Times that a flow was entered.
+    pub(crate) entries: u64,
 }
 
 /// What came of messages to clients whose datagram was refused, since the agent started.

@@ -6,8 +6,8 @@ use weft_swarm::door::DoorSample;
 use weft_wire::DropReason;
 
 use super::{
-    DnsSample, GossipSample, MeshPortSample, MeshReplicaSample, Metrics, MetricsSource, PortSample,
-    Sample, UnreachableCounters, WorkerEvents, WorkerSample,
+    DnsSample, FastPathSample, GossipSample, MeshPortSample, MeshReplicaSample, Metrics,
+    MetricsSource, PortSample, Sample, UnreachableCounters, WorkerEvents, WorkerSample,
 };
 
 #[derive(Debug)]
@@ -22,6 +22,27 @@ impl MetricsSource for Fixed {
 fn text(sample: Sample) -> String {
     let source = Fixed(Arc::new(sample));
     Metrics::new(Arc::new(source)).encode().unwrap()
+}
+
+fn worker_events() -> WorkerEvents {
+    WorkerEvents {
+        flows_created: 20,
+        flows_retried: 21,
+        flows_refused: 22,
+        flows_expired: 23,
+        flows_evicted_closed: 240,
+        flows_evicted_handshakes: 241,
+        flows_evicted_datagrams: 242,
+        flows_evicted_open: 243,
+        flows_evicted_guests: 244,
+        flows_full: 25,
+        flows_lost_replica: 26,
+        flows_held: 260,
+        flows_held_refused: 261,
+        unsegmented: 27,
+        injected: 28,
+        loopbacks_answered: 29,
+    }
 }
 
 /// One of everything, each figure another one.
@@ -40,24 +61,7 @@ pub(crate) fn full() -> Sample {
             WorkerSample { flows_active: 7 },
             WorkerSample { flows_active: 8 },
         ],
-        worker_events: vec![WorkerEvents {
-            flows_created: 20,
-            flows_retried: 21,
-            flows_refused: 22,
-            flows_expired: 23,
-            flows_evicted_closed: 240,
-            flows_evicted_handshakes: 241,
-            flows_evicted_datagrams: 242,
-            flows_evicted_open: 243,
-            flows_evicted_guests: 244,
-            flows_full: 25,
-            flows_lost_replica: 26,
-            flows_held: 260,
-            flows_held_refused: 261,
-            unsegmented: 27,
-            injected: 28,
-            loopbacks_answered: 29,
-        }],
+        worker_events: vec![worker_events()],
         gossip_undecodable: 28,
         mesh_ports: vec![MeshPortSample {
             service: "web".into(),
@@ -97,6 +101,11 @@ pub(crate) fn full() -> Sample {
             ejected: true,
             ejections: 34,
         }],
+        fast_path: FastPathSample {
+            events: vec![("out", 51), ("stale", 52)],
+            flows: 53,
+            entries: 54,
+        },
         probes: weft_mesh::ProbeCounters {
             sent: 35,
             passed: 36,
@@ -159,6 +168,10 @@ fn every_figure_has_its_series() {
         r#"weft_unsegmented_sends_total{worker="0"} 27"#.to_owned(),
         r#"weft_tunnel_offloads_total{worker="0"} 28"#.to_owned(),
         r#"weft_overlay_pings_answered_total{worker="0"} 29"#.to_owned(),
+        r#"weft_fast_path_events_total{event="out"} 51"#.to_owned(),
+        r#"weft_fast_path_events_total{event="stale"} 52"#.to_owned(),
+        "weft_fast_path_flows 53".to_owned(),
+        "weft_fast_path_entries_total 54".to_owned(),
         "weft_gossip_undecodable_entries 28".to_owned(),
         format!("weft_mesh_accepted_connections_total{{{mesh}}} 9"),
         format!("weft_mesh_failed_connections_total{{{mesh}}} 10"),

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use weft_dataplane::{DropCounters, Port, UNDERLAY};
+use weft_dataplane::{Dataplane, DropCounters, Port, UNDERLAY, WorkerCounters};
+use weft_fastpath::{Event, EventCounts};
 use weft_gossip::{MemberState, NetdbView};
 use weft_model::api::{DropCount, Drops, MeshPort, MeshPortState, PortDrops};
 use weft_model::records::Table;
@@ -18,8 +19,8 @@ use crate::api::{Answer, ApiError};
 use crate::dns::DnsStats;
 use crate::gossip::GossipStats;
 use crate::metrics::{
-    DnsSample, GossipSample, MeshPortSample, MeshReplicaSample, MetricsSource, PortSample, Sample,
-    WorkerEvents, WorkerSample,
+    DnsSample, FastPathSample, GossipSample, MeshPortSample, MeshReplicaSample, MetricsSource,
+    PortSample, Sample, WorkerEvents, WorkerSample,
 };
 use crate::parts::data_path::DataPath;
 use crate::parts::handles::Handles;
@@ -99,12 +100,10 @@ pub(crate) fn drops(handles: &Handles, data_path: &DataPath, only: Option<&str>)
             drops: counts(&port.counters.drops),
         })
         .collect();
+    let of_underlay = underlay(data_path).into_iter().map(|(r, n)| count(r, n));
     rows.push(PortDrops {
         port: UNDERLAY.to_owned(),
-        drops: underlay(data_path)
-            .into_iter()
-            .map(|(r, n)| count(r, n))
-            .collect(),
+        drops: of_underlay.chain(failed(&data_path.plane)).collect(),
     });
     rows.retain(|row| !row.drops.is_empty() && only.is_none_or(|name| name == row.port));
     let mut total: Vec<DropCount> = Vec::new();
@@ -126,6 +125,42 @@ fn underlay(data_path: &DataPath) -> Vec<(DropReason, u64)> {
         }
     }
     sum.into_iter().collect()
+}
+
+/// Packets that the fast path has lost. No port is known of them, and no worker has seen them: so this
+/// is no reason of theirs.
+fn failed(plane: &Dataplane) -> Option<DropCount> {
+    let packets = events(plane)?.get(Event::Failed);
+    (packets > 0).then(|| DropCount {
+        reason: "fast_path_failed".to_owned(),
+        help: "The kernel refused to change a packet that its flow cache carried.".to_owned(),
+        packets,
+    })
+}
+
+/// What happened to packets in the fast path, where there is one.
+fn events(plane: &Dataplane) -> Option<EventCounts> {
+    match plane.flow_cache()?.events() {
+        Ok(events) => Some(events),
+        Err(error) => {
+            tracing::debug!(%error, "the counters of the fast path were not read");
+            None
+        }
+    }
+}
+
+fn fast_path(plane: &Dataplane) -> FastPathSample {
+    let events = events(plane);
+    let total = |f: fn(&WorkerCounters) -> u64| plane.counters().iter().map(f).sum();
+    FastPathSample {
+        events: events
+            .iter()
+            .flat_map(EventCounts::iter)
+            .map(|(event, n)| (event.name(), n))
+            .collect(),
+        flows: total(|w| w.shortcuts.load(Ordering::Relaxed)),
+        entries: total(|w| w.shortcuts_made.load(Ordering::Relaxed)),
+    }
 }
 
 /// `/metrics`
@@ -163,7 +198,7 @@ pub(crate) fn sample(handles: &Handles) -> Sample {
         })
         .collect();
     let workers = data_path.plane.counters();
-    let total = |f: fn(&weft_dataplane::WorkerCounters) -> u64| workers.iter().map(f).sum();
+    let total = |f: fn(&WorkerCounters) -> u64| workers.iter().map(f).sum();
     sample.ports.push(PortSample {
         port: UNDERLAY.to_owned(),
         rx_packets: total(|w| w.rx_datagrams.load(Ordering::Relaxed)),
@@ -180,6 +215,7 @@ pub(crate) fn sample(handles: &Handles) -> Sample {
     if let Some(seen) = Seen::of(handles, &data_path) {
         (sample.mesh_ports, sample.mesh_replicas) = mesh(&seen);
     }
+    sample.fast_path = fast_path(&data_path.plane);
     sample.probes = data_path.probes.read();
     sample.unreachable = data_path.mesh.unreachable();
     sample.worker_events = workers.iter().map(WorkerEvents::from).collect();

@@ -1,6 +1,7 @@
 //! `weft doctor`: what the node has, uses and lacks.
 
 mod containers;
+mod fast_path;
 mod overlay;
 mod walls;
 
@@ -87,6 +88,7 @@ pub(crate) async fn examine(
             match handles.data_path.load_full() {
                 Some(data_path) => {
                     data_plane(&mut checks, &data_path);
+                    fast_path::examine(&mut checks, &handles, &data_path);
                     ports(&mut checks, &handles, &data_path);
                     mesh(&mut checks, &data_path);
                     mtus(&mut checks, &data_path);

@@ -1,7 +1,7 @@
 //! The parts of a member that run once its first orders are known.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -22,7 +22,8 @@ use super::gateway::Gateway;
 use super::local::LocalPorts;
 use super::probe_stats::ProbeStats;
 use super::questions::Questions;
-use super::underlay::Underlay;
+use super::shortcuts::SandboxCounts;
+use super::underlay::{Hop, Underlay};
 use super::warnings::Warnings;
 use crate::compile::mtus::Mtus;
 use crate::compile::there::There;
@@ -65,6 +66,11 @@ pub(crate) struct DataPath {
     pub(crate) mtus: ArcSwap<Mtus>,
     /// VTEPs behind a device that does not segment tunnels, and its name; kept up likewise.
     pub(crate) plain: ArcSwap<BTreeMap<IpAddr, String>>,
+    /// By which device and neighbour each VTEP is reached that the kernel may send to by itself; kept
+    /// up likewise.
+    pub(crate) hops: ArcSwap<BTreeMap<Ipv4Addr, Hop>>,
+    /// How many sandboxes have flows that the kernel carries, for those who look.
+    pub(crate) shortcuts: ArcSwap<SandboxCounts>,
     /// The endpoints that the last tables have, for those who look.
     pub(crate) there: ArcSwap<There>,
     /// Of replicas that were left out.
@@ -105,7 +111,7 @@ impl DataPath {
             flows: FLOWS_PER_WORKER,
             udp_idle: config.udp_idle,
             tunnel_offload: config.tunnel_offload,
-            fast_path: false,
+            fast_path: config.fast_path,
             dscp: config.dscp,
             spin: config.poll,
             refused_interfaces: sandbox_side(),
@@ -145,6 +151,8 @@ impl DataPath {
             mesh_ipv6,
             mtus: ArcSwap::from_pointee(mtus),
             plain: ArcSwap::default(),
+            hops: ArcSwap::default(),
+            shortcuts: ArcSwap::default(),
             there: ArcSwap::default(),
             probes: ProbeStats::default(),
             questions: Questions::default(),

@@ -1,10 +1,13 @@
-//! How large packets may be on the ways to the other nodes, and who has to segment them: what the
-//! kernel says. Read again and again, so that a change is followed while traffic flows.
+//! How large packets may be on the ways to the other nodes, who has to segment them, and who is next
+//! on these ways: what the kernel says. Read again and again, so that a change is followed while
+//! traffic flows.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use weft_sys::netlink::{Netlink, NetlinkError};
+use ipnet::Ipv4Net;
+use weft_sys::ipsec::protected_destinations;
+use weft_sys::netlink::{Link, Netlink, NetlinkError, PathToHost};
 use weft_sys::offload::{segments_datagrams, segments_tunnels};
 
 /// Where the MTU of the underlay cannot be told, in bytes.
@@ -21,6 +24,19 @@ pub(crate) struct Underlay {
     pub(crate) plain: BTreeMap<IpAddr, String>,
     /// VTEPs all of whose devices segment tunnels and datagrams alike.
     pub(crate) alike: BTreeSet<IpAddr>,
+    /// VTEPs that programs in the kernel may send to past its own output.
+    pub(crate) hops: BTreeMap<Ipv4Addr, Hop>,
+}
+
+/// By which device a VTEP is reached, and who is next there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hop {
+    /// Name of the device.
+    pub(crate) device: String,
+    /// Its number.
+    pub(crate) index: u32,
+    /// A router, or the VTEP itself.
+    pub(crate) next_hop: Ipv4Addr,
 }
 
 impl Underlay {
@@ -40,9 +56,23 @@ impl Underlay {
         let routes = netlink.routes_to(vteps)?;
         let mut devices = Devices::default();
         let (mut plain, mut alike) = (BTreeMap::new(), BTreeSet::new());
-        for vtep in routes.keys().copied() {
+        let mut hops = BTreeMap::new();
+        let protected = match protected_destinations() {
+            Ok(protected) => protected,
+            Err(error) => {
+                tracing::debug!(%error, "what IPsec protects is not known");
+                vec![Ipv4Net::default()]
+            }
+        };
+        for (&vtep, path) in &routes {
             let names = netlink.devices_to(vtep).unwrap_or_default();
-            match devices.way(names) {
+            if let IpAddr::V4(v4) = vtep
+                && names.len() == 1
+                && let Some(hop) = hop(v4, path, &links, &protected)
+            {
+                hops.insert(v4, hop);
+            }
+            match devices.way(names.into_iter().collect()) {
                 Way::Plain(device) => _ = plain.insert(vtep, device),
                 Way::Tunnels => {}
                 Way::Alike => _ = alike.insert(vtep),
@@ -56,6 +86,7 @@ impl Underlay {
                 .collect(),
             plain,
             alike,
+            hops,
         })
     }
 
@@ -65,6 +96,21 @@ impl Underlay {
         let alike = self.alike.iter().filter(|_| segments_are_cheaper);
         self.plain.keys().chain(alike).copied().collect()
     }
+}
+
+/// Where a program may send what is for a VTEP. It goes past the kernel's output: so the next hop is
+/// one of Ethernet, and nothing is to be put around the packet, by the route or by IPsec.
+fn hop(vtep: Ipv4Addr, path: &PathToHost, links: &[Link], protected: &[Ipv4Net]) -> Option<Hop> {
+    let Some(IpAddr::V4(next_hop)) = path.neighbour else {
+        return None;
+    };
+    let link = links.iter().find(|link| link.index == path.index)?;
+    let sealed = protected.iter().any(|net| net.contains(&vtep));
+    (link.ethernet && link.up && !sealed).then(|| Hop {
+        device: link.name.clone(),
+        index: link.index,
+        next_hop,
+    })
 }
 
 /// Who segments on the way to a VTEP.
@@ -130,6 +176,55 @@ mod tests {
     }
 
     #[test]
+    fn the_kernel_sends_by_itself_where_its_output_would_add_nothing() {
+        let link = |index, ethernet| Link {
+            index,
+            name: format!("dev{index}"),
+            mac: None,
+            mtu: 1500,
+            up: true,
+            carrier: true,
+            ethernet,
+            tied_to: None,
+            kind: None,
+            master: None,
+            alias: None,
+            arp: true,
+            locked: false,
+        };
+        let links = [link(1, false), link(2, true)];
+        let vtep = Ipv4Addr::new(192, 0, 2, 7);
+        let router = Ipv4Addr::new(198, 51, 100, 1);
+        let path = |index, neighbour: Option<Ipv4Addr>| PathToHost {
+            dev: String::new(),
+            index,
+            gateway: None,
+            neighbour: neighbour.map(IpAddr::V4),
+            src: None,
+            mtu: 1500,
+        };
+        for next_hop in [vtep, router] {
+            let found = hop(vtep, &path(2, Some(next_hop)), &links, &[]);
+            let expected = Hop {
+                device: "dev2".to_owned(),
+                index: 2,
+                next_hop,
+            };
+            assert_eq!(found, Some(expected));
+        }
+        // No Ethernet (a WireGuard device, the loopback), no such device, no neighbour of IPv4.
+        for path in [path(1, Some(vtep)), path(3, Some(vtep)), path(2, None)] {
+            assert_eq!(hop(vtep, &path, &links, &[]), None, "{path:?}");
+        }
+        let path = path(2, Some(router));
+        let net = |text: &str| text.parse::<Ipv4Net>().expect("a network");
+        assert_eq!(hop(vtep, &path, &links, &[net("192.0.2.0/24")]), None);
+        // The router's own packets are another matter.
+        let other = [net("198.51.100.0/24")];
+        assert!(hop(vtep, &path, &links, &other).is_some());
+    }
+
+    #[test]
     fn segments_are_made_where_the_device_makes_none_and_where_they_are_cheaper() {
         let [plain, alike, tunnels] = [1, 2, 3].map(|host| IpAddr::from([192, 0, 2, host]));
         let underlay = Underlay {
@@ -137,6 +232,7 @@ mod tests {
             routes: [plain, alike, tunnels].map(|vtep| (vtep, 1500)).into(),
             plain: BTreeMap::from([(plain, "eth0".to_owned())]),
             alike: BTreeSet::from([alike]),
+            hops: BTreeMap::new(),
         };
         assert_eq!(underlay.segmented(false), BTreeSet::from([plain]));
         assert_eq!(underlay.segmented(true), BTreeSet::from([plain, alike]));

@@ -1,6 +1,6 @@
 //! Makes what runs here what the orders say, again and again: tasks, endpoints, tables, gossip in
-//! [`reconciler`], what weft has in the kernel in [`keeper`], replicas that were left out in
-//! [`probe`].
+//! [`reconciler`], what weft has in the kernel in [`keeper`], programs that carry flows there in
+//! [`shortcuts`], replicas that were left out in [`probe`].
 
 mod accepted;
 mod announcements;
@@ -23,6 +23,7 @@ pub(crate) mod reconciler;
 mod remembered;
 #[cfg(test)]
 mod scale;
+pub(crate) mod shortcuts;
 mod stacks;
 pub(crate) mod tasks;
 mod wall;

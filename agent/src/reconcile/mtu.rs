@@ -114,6 +114,9 @@ impl MtuKeeper {
             }
             data_path.plain.store(Arc::new(underlay.plain.clone()));
         }
+        if **data_path.hops.load() != underlay.hops {
+            data_path.hops.store(Arc::new(underlay.hops.clone()));
+        }
         let segmented = underlay.segmented(data_path.plane.segments_are_cheaper());
         if segmented != self.segmented {
             data_path.plane.segment_for(segmented.iter().copied());

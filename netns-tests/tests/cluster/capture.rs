@@ -15,9 +15,9 @@ use weft_sys::netns::Netns;
 use crate::swarm;
 
 #[derive(Debug)]
-struct Frame {
+pub(crate) struct Frame {
     interface: String,
-    bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     comment: String,
     /// 1 into the sandbox, 2 out of it.
     direction: u8,
@@ -32,7 +32,7 @@ impl Frame {
     }
 }
 
-fn read(bytes: &[u8]) -> Vec<Frame> {
+pub(crate) fn read(bytes: &[u8]) -> Vec<Frame> {
     let mut reader = PcapNGReader::new(1 << 20, bytes).expect("a section");
     let (mut names, mut frames) = (Vec::new(), Vec::new());
     loop {
@@ -72,7 +72,7 @@ fn read(bytes: &[u8]) -> Vec<Frame> {
     }
 }
 
-fn capture(cluster: &Cluster, words: &[&str]) -> Child {
+pub(crate) fn capture(cluster: &Cluster, words: &[&str]) -> Child {
     let socket = cluster
         .lab()
         .socket("node1")

@@ -19,6 +19,7 @@ mod door;
 mod ejection;
 mod ending;
 mod failure;
+mod fast_path;
 mod gossip_forgery;
 mod gossip_ways;
 mod grpc;

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use weft_fastpath::Event;
 use weft_gossip::NetdbView;
 use weft_swarm::RefusedOrders;
 use weft_swarm::door::{Door, Limits};
@@ -13,7 +14,7 @@ use super::{Once, dns, gossip};
 use crate::dns::DnsStats;
 use crate::gossip::GossipStats;
 use crate::metrics::tests::full;
-use crate::metrics::{Metrics, Sample};
+use crate::metrics::{FastPathSample, Metrics, Sample};
 
 const PAGE: &str = "docs/metrics.md";
 const WRITE: &str = "WEFT_WRITE_DOCS";
@@ -73,6 +74,10 @@ fn scrape() -> String {
             .map(|door| Door::new(door, limits).sample())
             .to_vec(),
         refused_orders: RefusedOrders::default().sample(),
+        fast_path: FastPathSample {
+            events: Event::ALL.map(|event| (event.name(), 1)).to_vec(),
+            ..FastPathSample::default()
+        },
         ..full()
     };
     let source = Once::from(sample);
