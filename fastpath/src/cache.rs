@@ -82,7 +82,10 @@ impl FlowCache {
         let leave = program(&mut object, "leave")?;
         let push = program(&mut object, "push")?;
         let pop = program(&mut object, "pop")?;
-        let (out, inward) = (map(&mut object, "out_flows")?, map(&mut object, "in_flows")?);
+        let (out, inward) = (
+            map(&mut object, "out_flows")?,
+            map(&mut object, "in_flows")?,
+        );
         let counters = object
             .take_map("counters")
             .ok_or(LoadError::Missing("counters"))?;
@@ -164,9 +167,7 @@ fn map(object: &mut Ebpf, name: &'static str) -> Result<MapData, LoadError> {
 
 fn program(object: &mut Ebpf, name: &'static str) -> Result<ProgramFd, LoadError> {
     let refused = |source| LoadError::Program { name, source };
-    let program = object
-        .program_mut(name)
-        .ok_or(LoadError::Missing(name))?;
+    let program = object.program_mut(name).ok_or(LoadError::Missing(name))?;
     let program: &mut SchedClassifier = program.try_into().map_err(refused)?;
     program.load().map_err(refused)?;
     let fd = program.fd().map_err(refused)?;

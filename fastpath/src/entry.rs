@@ -210,7 +210,10 @@ mod tests {
         let bytes = key.to_bytes();
         assert_eq!(bytes[..4], 0x0001_0203_u32.to_ne_bytes());
         assert_eq!(bytes[4..8], [0x12, 0x34, 0, 80]);
-        assert_eq!(bytes[8..24], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 2]);
+        assert_eq!(
+            bytes[8..24],
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 2]
+        );
         assert_eq!(bytes[24..26], [0xfd, 0]);
         assert_eq!(bytes[39], 3);
 
