@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
+use weft_wire::ecn::Dscp;
 use weft_wire::frame::TCP;
 use weft_wire::{FiveTuple, Mac, Vni, vxlan};
 
@@ -124,6 +125,7 @@ impl<'a> Connection<'a> {
         let way = match partner {
             Partner::SameNode => Way::Local {
                 device: there.host_end,
+                other: there.number,
             },
             Partner::OtherNode => Way::Remote {
                 device: here.underlay,
@@ -133,7 +135,7 @@ impl<'a> Connection<'a> {
                 vni: VNI,
                 dst_mac: Mac([2, 0, 0, 0, 0, 1]),
                 src_mac: Mac([2, 0, 0, 0, 0, 2]),
-                class: 0,
+                dscp: Dscp::default(),
             },
         };
         let out = OutEntry {
