@@ -121,7 +121,8 @@ impl FlowCache {
 
     /// Puts the programs in front of the devices of a sandbox with this number, which flows name as
     /// [`Scope::Out`](crate::Scope::Out): its first device, seen by `inside`, and the host's end of
-    /// the second one, seen by `host`.
+    /// the second one, seen by `host`. [`SELF_TEST_NUMBERS`](crate::selftest::SELF_TEST_NUMBERS) are
+    /// not for sandboxes.
     ///
     /// # Errors
     /// [`NetlinkError`].

@@ -57,4 +57,10 @@ impl Installer {
             tracing::trace!(%error, "no entry to delete");
         }
     }
+
+    /// How many there are, of both directions.
+    #[cfg(test)]
+    pub(crate) fn entries(&self) -> usize {
+        self.out.keys().count() + self.inward.keys().count()
+    }
 }

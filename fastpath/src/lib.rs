@@ -11,6 +11,8 @@
 //! whose entry is stale, goes to the worker as if there were no cache. Entries hold as long as the
 //! epoch of their network ([`Epochs`]) and the agent's heartbeat ([`Heartbeat`]) say so.
 //!
+//! What the kernel does with packets that programs have changed is tried first ([`selftest`]).
+//!
 //! The division is Open vSwitch's (a flow cache in the kernel, decisions in user space); that a cache
 //! of headers beats the kernel's own overlay was shown by ONCache (NSDI 2025).
 
@@ -21,9 +23,18 @@ mod counters;
 mod entry;
 mod installer;
 mod record;
+pub mod selftest;
 
 pub use cache::{FlowCache, LoadError};
 pub use counters::{Event, EventCounts};
 pub use entry::{FlowKey, InEntry, OutEntry, Scope, Way};
 pub use installer::{InstallError, Installer};
 pub use record::{Epochs, Heartbeat, Record, RecordId, RecordPool, Records, Traffic};
+
+/// For `tests/streams.rs`, which sends its streams where the self-test sends its own.
+#[doc(hidden)]
+pub mod testing {
+    pub use crate::selftest::bed::Bed;
+    pub use crate::selftest::connection::Connection;
+    pub use crate::selftest::stream::{Patience, exchange, pattern, receive, send};
+}

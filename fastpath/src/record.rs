@@ -133,6 +133,26 @@ impl Heartbeat {
         self.hold_until(Instant(0));
     }
 
+    /// Entries hold until `end` at least; until when they would have.
+    pub(crate) fn prolong(&self, end: Instant) -> Instant {
+        let word = self.0.first();
+        Instant(word.map_or(0, |word| word.fetch_max(end.0, Ordering::SeqCst)))
+    }
+
+    /// Takes back a call of [`Heartbeat::prolong`] with `end` that returned `before`. An agent that
+    /// was heard of since is not contradicted.
+    pub(crate) fn take_back(&self, end: Instant, before: Instant) {
+        if self.end() == end {
+            self.hold_until(before);
+        }
+    }
+
+    /// Until when entries hold.
+    pub(crate) fn end(&self) -> Instant {
+        let word = self.0.first();
+        Instant(word.map_or(0, |word| word.load(Ordering::SeqCst)))
+    }
+
     fn hold_until(&self, end: Instant) {
         if let Some(word) = self.0.first() {
             word.store(end.0, Ordering::SeqCst);

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
+use weft_fastpath::selftest::{self, SelfTestError};
 use weft_fastpath::{FlowCache, LoadError};
 use weft_sys::clock::monotonic_nanos;
 use weft_wire::Instant;
@@ -24,6 +25,9 @@ pub enum FastPathError {
     /// The kernel does not take the programs.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// It does, and they do not do what they are to.
+    #[error(transparent)]
+    SelfTest(#[from] SelfTestError),
 }
 
 /// By VTEP.
@@ -52,9 +56,10 @@ impl Kernel {
             return Err(FastPathError::Family);
         }
         let cache = FlowCache::load()?;
+        let supported = selftest::run(&cache)?;
         Ok(Self {
             cache,
-            ipv6: true,
+            ipv6: supported.ipv6,
             routes: ArcSwap::default(),
             generation: AtomicU32::new(0),
             told: Mutex::new(None),

@@ -1,7 +1,7 @@
 //! The data plane in real namespaces, against itself and against the kernel. Needs root; all
 //! namespaces are anonymous and end with the test.
 
-mod common;
+pub(crate) mod common;
 mod ecn;
 mod full;
 mod hostile;
