@@ -61,7 +61,7 @@ pub(super) struct Numbers {
     taken: BTreeSet<u16>,
 }
 
-/// The last number; those above are left to tests.
+/// The last number; those of the self-test are above ([`weft_fastpath::selftest::SELF_TEST_NUMBERS`]).
 const LAST: u16 = 65_500;
 
 impl Default for Numbers {
