@@ -269,9 +269,15 @@ fn lead(node: &Node, sandbox: &Sandbox) {
     let mut inside = Netlink::open_in(&sandbox.ns).expect("netlink");
     let at = format!("172.18.0.{number}/16").parse().expect("an address");
     inside.add_address("eth1", at).expect("address");
+    for (name, value) in [
+        ("ipv4/conf/eth1/rp_filter", "2"),
+        // No address of its own, of which it would tell others beside the frames of a test.
+        ("ipv6/conf/eth1/addr_gen_mode", "1"),
+    ] {
+        let set = || std::fs::write(format!("/proc/sys/net/{name}"), value);
+        sandbox.ns.run_in(set).expect("thread").expect(name);
+    }
     inside.set_up("eth1", true).expect("up");
-    let loose = || std::fs::write("/proc/sys/net/ipv4/conf/eth1/rp_filter", "2");
-    sandbox.ns.run_in(loose).expect("thread").expect("loose");
     cache
         .attach_sandbox(number, (&mut inside, "eth0"), (&mut links, &name))
         .expect("attached");
