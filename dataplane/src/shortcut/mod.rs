@@ -13,10 +13,11 @@ mod epochs;
 mod installed;
 mod kernel;
 mod sandbox;
+mod shortcuts;
 mod worker;
 
 pub use epochs::FlowEpochs;
 pub use kernel::FastPathError;
 pub(crate) use kernel::Kernel;
 pub use sandbox::{Shortcut, UnderlayRoute};
-pub(crate) use worker::Shortcuts;
+pub(crate) use shortcuts::Shortcuts;

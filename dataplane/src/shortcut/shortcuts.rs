@@ -1,0 +1,275 @@
+//! The shortcuts of one worker: which flows get entries, what is written into these, when they go.
+
+use std::hash::BuildHasher as _;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+
+use weft_fastpath::{FlowCache, FlowKey, InEntry, Installer, OutEntry, RecordPool, Scope, Way};
+use weft_vxlan::Destination;
+use weft_wire::ecn::Dscp;
+use weft_wire::frame::{TCP_FIN, TCP_RST, TCP_SYN};
+use weft_wire::{FiveTuple, Instant, IpInfo, Mac, Vni, flow};
+
+use super::candidates::{Candidates, Direction};
+use super::epochs::FlowEpochs;
+use super::installed::{Installed, Table};
+use super::kernel::Kernel;
+use super::sandbox::Shortcut;
+use crate::port::Port;
+use crate::shared::Shared;
+use crate::snapshot::Snapshot;
+
+/// Between two looks at what was carried.
+pub(super) const LOOK: Duration = Duration::from_secs(1);
+/// Flows that wait for their entries at most: the others come again.
+pub(super) const DUE: usize = 64;
+
+/// A flow that gets its entries at the end of the round.
+#[derive(Debug)]
+pub(super) struct Due {
+    pub(super) hash: u64,
+    pub(super) flow: FiveTuple,
+    pub(super) port: Arc<Port>,
+    pub(super) dst_mac: Mac,
+    pub(super) to: Destination,
+}
+
+/// The shortcuts of one worker.
+#[derive(Debug)]
+pub(crate) struct Shortcuts {
+    pub(super) candidates: Candidates,
+    pub(super) table: Table,
+    pool: RecordPool,
+    installer: Installer,
+    pub(super) due: Vec<Due>,
+    hasher: RandomState,
+    /// When entries are looked at next; a look that is not at its end goes on in each round.
+    pub(super) look_at: Instant,
+    /// Flows that are over: kept for its room.
+    pub(super) over: Vec<u64>,
+}
+
+impl Shortcuts {
+    /// Of one worker out of `workers`.
+    pub(super) fn open(kernel: &Kernel, index: usize, workers: usize) -> Option<Self> {
+        let part = FlowCache::FLOWS / u32::try_from(workers).ok()?.max(1);
+        let first = part * u32::try_from(index).ok()?;
+        // The last two are those of the self-test.
+        let end = (first + part).min(FlowCache::FLOWS - 2);
+        match kernel.cache.installer() {
+            Ok(installer) => Some(Self {
+                candidates: Candidates::new(),
+                table: Table::default(),
+                pool: RecordPool::new(first..end),
+                installer,
+                due: Vec::with_capacity(DUE),
+                hasher: RandomState::default(),
+                look_at: Instant(0),
+                over: Vec::new(),
+            }),
+            Err(error) => {
+                tracing::warn!(%error, "this worker's flows take no shortcut");
+                None
+            }
+        }
+    }
+
+    /// How long the worker may sleep before entries are looked at.
+    pub(crate) fn sleep(&self, now: Instant) -> Option<Duration> {
+        (self.table.len() > 0).then(|| self.look_at.since(now))
+    }
+
+    pub(super) fn hash(&self, vni: Vni, flow: &FiveTuple) -> u64 {
+        // 0 names an empty place.
+        self.hasher.hash_one((vni.get(), flow)) | 1
+    }
+
+    /// A frame that the worker carried, of a flow and its other direction by hash; true when the flow
+    /// is to get entries.
+    pub(super) fn saw(
+        &mut self,
+        (hash, back): (u64, u64),
+        direction: Direction,
+        info: &IpInfo,
+        now: Instant,
+    ) -> bool {
+        if info.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0 {
+            self.candidates.forget(hash);
+            if self.table.len() > 0 {
+                self.over.extend([hash, back]);
+            }
+            return false;
+        }
+        self.candidates
+            .seen(hash, direction, info.payload_len(), now)
+    }
+
+    /// Deletes the entries of flows that are over.
+    pub(super) fn end(&mut self, kernel: &Kernel, now: Instant) {
+        while let Some(flow) = self.over.pop() {
+            let Some(mut installed) = self.table.remove(flow) else {
+                continue;
+            };
+            self.installer.remove_out(installed.out);
+            if let Some(inward) = installed.inward {
+                self.installer.remove_in(inward);
+            }
+            installed.follow(&kernel.cache.records.read(installed.record), now);
+            self.pool.close(installed.record);
+        }
+    }
+
+    /// The other direction of a flow that stays on this node.
+    pub(super) fn back(&self, snapshot: &Snapshot, due: &Due) -> Option<Due> {
+        let Destination::Local(to) = due.to else {
+            return None;
+        };
+        let flow = due.flow.reversed();
+        Some(Due {
+            hash: self.hash(due.port.vni, &flow),
+            flow,
+            port: Arc::clone(snapshot.ports.get(&to)?),
+            dst_mac: due.port.mac,
+            to: Destination::Local(due.port.id),
+        })
+    }
+
+    /// Writes the entries of a flow; false when it cannot have any.
+    pub(super) fn install(
+        &mut self,
+        shared: &Shared,
+        kernel: &Kernel,
+        (snapshot, dscp): (&Snapshot, Dscp),
+        due: &Due,
+        now: Instant,
+    ) -> bool {
+        let vni = due.port.vni;
+        // Before the routes: see `Kernel::word`.
+        let epoch = kernel.word(snapshot.flow_epochs.of(vni));
+        let Some(at) = due.port.shortcut.load_full() else {
+            return false;
+        };
+        if !kernel.ipv6 && due.flow.src.is_ipv6() {
+            return false;
+        }
+        let Some((way, from)) = way(shared, kernel, (snapshot, dscp), due) else {
+            return false;
+        };
+        let largest = match way {
+            Way::Remote { to, .. } => snapshot.switch.mtu_to(vni, IpAddr::V4(*to.ip())),
+            Way::Local { .. } => snapshot.switch.network(vni).map(|network| network.mtu),
+        };
+        let Some(largest) = largest else {
+            return false;
+        };
+        let out = FlowKey {
+            scope: Scope::Out(at.number),
+            flow: due.flow,
+        };
+        let inward = from.map(|_| FlowKey {
+            scope: Scope::In(vni),
+            flow: due.flow.reversed(),
+        });
+        // Entries of before are found by their own keys.
+        let before = self.table.get_mut(due.hash);
+        if before.is_some_and(|before| !before.is_of((out, inward), *at)) {
+            self.over.push(due.hash);
+            self.end(kernel, now);
+        }
+        let known = self.table.get_mut(due.hash).map(|known| {
+            known.since = now;
+            known.record
+        });
+        let Some(record) = known.or_else(|| self.pool.open(&kernel.cache.records)) else {
+            return false;
+        };
+        if known.is_none() {
+            let receiver = match due.to {
+                Destination::Local(to) => snapshot.ports.get(&to).map(Arc::clone),
+                Destination::Remote(_) => None,
+            };
+            let ports = (Arc::clone(&due.port), receiver);
+            let keys = (out, inward);
+            let installed = Installed::new(due.hash, keys, record, ports, *at, now);
+            self.table.put(installed);
+            self.look_at = self.look_at.min(now.after(LOOK));
+        }
+        let entry = OutEntry {
+            record,
+            network: FlowEpochs::place(vni),
+            epoch,
+            second: at.second,
+            largest,
+            way,
+        };
+        match self.write((out, entry), inward.zip(from), &at) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::debug!(%error, "a flow takes no shortcut");
+                self.over.push(due.hash);
+                self.end(kernel, now);
+                false
+            }
+        }
+    }
+
+    /// What comes first: what leaves tells the kernel of the flow's socket.
+    fn write(
+        &mut self,
+        (out, entry): (FlowKey, OutEntry),
+        inward: Option<(FlowKey, (SocketAddrV4, SocketAddrV4))>,
+        at: &Shortcut,
+    ) -> Result<(), weft_fastpath::InstallError> {
+        self.installer.put_out(out, entry)?;
+        let Some((key, (from, to))) = inward else {
+            return Ok(());
+        };
+        let inward = InEntry {
+            record: entry.record,
+            network: entry.network,
+            epoch: entry.epoch,
+            device: at.host_end,
+            from: *from.ip(),
+            to,
+        };
+        self.installer.put_in(key, inward)
+    }
+}
+
+/// The way of a flow out of its sandbox; to another node also the VTEPs of the way back, from and to.
+fn way(
+    shared: &Shared,
+    kernel: &Kernel,
+    (snapshot, dscp): (&Snapshot, Dscp),
+    due: &Due,
+) -> Option<(Way, Option<(SocketAddrV4, SocketAddrV4)>)> {
+    match due.to {
+        Destination::Local(port) => {
+            let other = snapshot.ports.get(&port)?.shortcut.load_full()?;
+            let way = Way::Local {
+                device: other.host_end,
+                other: other.number,
+            };
+            Some((way, None))
+        }
+        Destination::Remote(SocketAddr::V4(vtep)) => {
+            let route = kernel.route(*vtep.ip())?;
+            let own = shared.own?;
+            let way = Way::Remote {
+                device: route.device,
+                next_hop: route.next_hop,
+                from: SocketAddrV4::new(*own.ip(), flow::entropy_port(&due.flow)),
+                to: vtep,
+                vni: due.port.vni,
+                dst_mac: due.dst_mac,
+                src_mac: due.port.mac,
+                dscp,
+            };
+            Some((way, Some((vtep, own))))
+        }
+        Destination::Remote(SocketAddr::V6(_)) => None,
+    }
+}
