@@ -220,6 +220,10 @@ impl Worker {
         held: &Held,
         info: &IpInfo,
     ) -> Result<Slot, DropReason> {
+        let from_port = matches!(origin, Origin::Port { .. });
+        if from_port {
+            self.catch_up(snapshot, port, info);
+        }
         let cx = context(self.now, snapshot);
         let frame = self.queue.bytes(held.frame.clone());
         let partial = held.vnet.needs_csum();
@@ -239,8 +243,9 @@ impl Worker {
                 match destination {
                     Destination::Local(to) => {
                         // What comes from outside was as long there, and arrives.
-                        if let Origin::Port { .. } = origin {
+                        if from_port {
                             self.check_service_mtu(snapshot, port, (vni, None), held, info)?;
+                            self.saw_request(port, destination, held, info, dst_mac);
                         }
                         self.write_held(snapshot, to, held)?;
                         Ok(Slot::Free)
@@ -248,6 +253,9 @@ impl Worker {
                     Destination::Remote(vtep) => {
                         let way = (vni, Some(vtep.ip()));
                         self.check_service_mtu(snapshot, port, way, held, info)?;
+                        if from_port {
+                            self.saw_request(port, destination, held, info, dst_mac);
+                        }
                         let counters = &self.shared.counters[self.index];
                         let frame = held.frame.clone();
                         self.queue

@@ -224,7 +224,7 @@ impl EventLoop {
         if let Err(error) = self.epoll.delete(&*port.tap) {
             tracing::debug!(port = %port.name, %error, "port was not watched any more");
         }
-        self.worker.end_shortcuts_of(id);
+        self.worker.end_shortcuts_of(snapshot, id);
         let mut resets = Vec::new();
         self.worker.flows.close_port(id, |reset| {
             resets.push((reset.to, Box::<[u8]>::from(reset.frame)));

@@ -11,8 +11,9 @@
 // A miss is never a loss: the packet goes on as if no program were there, to the TAP or the socket
 // that a worker reads. Workers keep every decision. Entries say which flow they are for, which
 // tables they were made of (an epoch of the network: once it has moved on, each entry is stale at
-// once), and what to write. What opens or ends a connection, carries options, is a fragment or is
-// larger than the path takes is always a miss.
+// once), and what to write: headers of the tunnel, and for a flow to a virtual address that of the
+// replica in its place, and back. What opens or ends a connection, carries options, is a fragment or
+// is larger than the path takes is always a miss.
 //
 // Entries are found by the number of the sandbox, which the filters carry as their class
 // (`struct qdisc_skb_cb`, set by cls_bpf before each run): what happens in a sandbox's own
@@ -77,6 +78,20 @@ struct flow_key {
 	__be32 daddr[4];
 };
 
+enum rewrite_side {
+	REWRITE_NONE,
+	REWRITE_SOURCE,
+	REWRITE_DESTINATION,
+};
+
+// The end of a flow that gets another address and port on the way.
+struct rewrite {
+	__be32 addr[4];
+	__be16 port;
+	__u8 side;
+	__u8 unused;
+};
+
 // Where a flow goes from its sandbox.
 struct out_entry {
 	__u32 record;    // of `records`
@@ -96,6 +111,7 @@ struct out_entry {
 	__u16 largest; // IP packet that fits, in bytes
 	__u8 class;    // outer traffic class, as far as it is not the inner one
 	__u8 keep;     // bits that are taken from the inner one; those of ECN always (RFC 6040)
+	struct rewrite rewrite;
 };
 
 // Where a flow from another node goes to.
@@ -108,6 +124,7 @@ struct in_entry {
 	__be32 daddr; // of this node
 	__be16 dport;
 	__u16 unused;
+	struct rewrite rewrite;
 };
 
 // What both directions of a flow write, and the agent reads where it lies.
@@ -118,6 +135,7 @@ struct record {
 	__u64 in_packets;
 	__u64 last;   // monotonic clock, ns
 	__u64 socket; // what is known of its socket in the sandbox
+	__u64 sent;   // sequence number after the last byte that left, and what was acknowledged
 };
 
 enum socket_state {
@@ -216,6 +234,8 @@ struct packet {
 	struct flow_key key;
 	__u32 len;     // of the IP packet, by its own header
 	__u32 headers; // of IP and TCP
+	__u32 seq;
+	__u32 ack;
 	__u8 class;    // traffic class
 	bool ipv4;
 };
@@ -268,6 +288,8 @@ static __always_inline bool read_packet(void *data, void *end, struct packet *pa
 		return false;
 	packet->headers =
 		(packet->ipv4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) + tcp->doff * 4;
+	packet->seq = bpf_ntohl(tcp->seq);
+	packet->ack = bpf_ntohl(tcp->ack_seq);
 	packet->key.sport = tcp->source;
 	packet->key.dport = tcp->dest;
 	return true;
@@ -286,8 +308,9 @@ static __always_inline bool fits(const struct __sk_buff *skb, const struct packe
 }
 
 // Whether the other end of a flow on this node, in the sandbox of that number, takes packets from its
-// second device: it has sent some by its own entry.
-static __always_inline bool ready(const struct flow_key *key, __u32 sandbox)
+// second device: it has sent some by its own entry, as answers to what it sees of the flow.
+static __always_inline bool ready(const struct flow_key *key, const struct rewrite *rewrite,
+				  __u32 sandbox)
 {
 	struct flow_key back = {
 		.scope = sandbox,
@@ -300,12 +323,33 @@ static __always_inline bool ready(const struct flow_key *key, __u32 sandbox)
 
 	__builtin_memcpy(back.saddr, key->daddr, sizeof(back.saddr));
 	__builtin_memcpy(back.daddr, key->saddr, sizeof(back.daddr));
+	if (rewrite->side == REWRITE_DESTINATION) {
+		__builtin_memcpy(back.saddr, rewrite->addr, sizeof(back.saddr));
+		back.sport = rewrite->port;
+	} else if (rewrite->side == REWRITE_SOURCE) {
+		__builtin_memcpy(back.daddr, rewrite->addr, sizeof(back.daddr));
+		back.dport = rewrite->port;
+	}
 	answers = bpf_map_lookup_elem(&out_flows, &back);
 	if (!answers)
 		return false;
 	number = answers->record;
 	record = bpf_map_lookup_elem(&records, &number);
 	return record && record->socket == SOCKET_FREE;
+}
+
+// Notes how far the sandbox is, for the reset of a flow whose other end is gone. All of a socket's
+// packets come by here, one after the other, also those that go to the workers.
+static __always_inline void note_sent(struct record *record, const struct packet *packet, __u32 len)
+{
+	__u32 end = packet->seq + len - ETH_HLEN - packet->headers;
+	__u64 sent = record->sent;
+	__u32 before = sent >> 32;
+
+	// What is sent once more is no step back.
+	if (sent && (__s32)(end - before) < 0)
+		end = before;
+	record->sent = (__u64)end << 32 | packet->ack;
 }
 
 // What leaves the sandbox by its first device, before the TAP has it.
@@ -328,6 +372,7 @@ int leave(struct __sk_buff *skb)
 	record = bpf_map_lookup_elem(&records, &number);
 	if (!record)
 		return TC_ACT_UNSPEC;
+	note_sent(record, &packet, skb->len);
 	// Answers come by the second device: only a socket of this very namespace that takes them
 	// from there may have them. What the sandbox forwards for others has none.
 	socket = skb->sk;
@@ -342,7 +387,7 @@ int leave(struct __sk_buff *skb)
 		count(STALE);
 		return TC_ACT_UNSPEC;
 	}
-	if (entry->other && !ready(&packet.key, entry->other)) {
+	if (entry->other && !ready(&packet.key, &entry->rewrite, entry->other)) {
 		count(NO_SOCKET);
 		return TC_ACT_UNSPEC;
 	}
@@ -351,6 +396,46 @@ int leave(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	}
 	return bpf_redirect(entry->second, 0);
+}
+
+// Gives one end of a packet another address and port, and its checksums what becomes of them
+// (RFC 1624). The helpers know of checksums that a device is to complete: those are of the pseudo
+// header alone. Pointers into the packet are void from then on.
+static __always_inline bool rewritten(struct __sk_buff *skb, const struct packet *packet,
+				      const struct rewrite *to)
+{
+	bool source = to->side == REWRITE_SOURCE;
+	const __be32 *from = source ? packet->key.saddr : packet->key.daddr;
+	__be16 port = source ? packet->key.sport : packet->key.dport;
+	__u32 tcp = ETH_HLEN + (packet->ipv4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr));
+	__u32 check = tcp + offsetof(struct tcphdr, check);
+	__u32 at = ETH_HLEN;
+	__u32 diff;
+
+	if (packet->ipv4) {
+		at += source ? offsetof(struct iphdr, saddr) : offsetof(struct iphdr, daddr);
+		if (bpf_l4_csum_replace(skb, check, from[3], to->addr[3],
+					BPF_F_PSEUDO_HDR | sizeof(to->addr[3])) ||
+		    bpf_l3_csum_replace(skb, ETH_HLEN + offsetof(struct iphdr, check), from[3],
+					to->addr[3], sizeof(to->addr[3])) ||
+		    bpf_skb_store_bytes(skb, at, &to->addr[3], sizeof(to->addr[3]), 0))
+			return false;
+	} else {
+		at += source ? offsetof(struct ipv6hdr, saddr) : offsetof(struct ipv6hdr, daddr);
+		diff = bpf_csum_diff((void *)from, sizeof(to->addr), (void *)to->addr,
+				     sizeof(to->addr), 0);
+		if (bpf_l4_csum_replace(skb, check, 0, diff, BPF_F_PSEUDO_HDR) ||
+		    bpf_skb_store_bytes(skb, at, to->addr, sizeof(to->addr), 0))
+			return false;
+		// The helper changes a device's sum of the whole packet (CHECKSUM_COMPLETE) as is
+		// right for IPv4. Here address and checksum cancel each other: that sum stays.
+		bpf_csum_update(skb, diff);
+	}
+	if (port == to->port)
+		return true;
+	at = tcp + (source ? offsetof(struct tcphdr, source) : offsetof(struct tcphdr, dest));
+	return !bpf_l4_csum_replace(skb, check, port, to->port, sizeof(port)) &&
+	       !bpf_skb_store_bytes(skb, at, &to->port, sizeof(port), 0);
 }
 
 static __always_inline void note_out(struct record *record, __u64 now, __u32 len)
@@ -412,6 +497,10 @@ int push(struct __sk_buff *skb)
 	if (!record)
 		return TC_ACT_UNSPEC;
 	device = entry->device;
+	if (entry->rewrite.side && !rewritten(skb, &packet, &entry->rewrite)) {
+		count(FAILED);
+		return TC_ACT_SHOT;
+	}
 	if (entry->other) {
 		note_out(record, now, len);
 		count(LOCAL_HIT);
@@ -535,7 +624,8 @@ int pop(struct __sk_buff *skb)
 		count(FAILED);
 		return TC_ACT_SHOT;
 	}
-	if (bpf_skb_store_bytes(skb, 0, &inner, sizeof(inner), 0)) {
+	if (bpf_skb_store_bytes(skb, 0, &inner, sizeof(inner), 0) ||
+	    (entry->rewrite.side && !rewritten(skb, &packet, &entry->rewrite))) {
 		count(FAILED);
 		return TC_ACT_SHOT;
 	}

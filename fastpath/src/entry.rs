@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use weft_wire::ecn::Dscp;
+use weft_wire::rewrite::Side;
 use weft_wire::{FiveTuple, Mac, Vni};
 
 use crate::record::RecordId;
@@ -29,9 +30,9 @@ pub struct FlowKey {
 /// Bytes of a [`FlowKey`].
 pub(crate) const KEY: usize = 40;
 /// Bytes of an [`OutEntry`].
-pub(crate) const OUT: usize = 60;
+pub(crate) const OUT: usize = 80;
 /// Bytes of an [`InEntry`].
-pub(crate) const IN: usize = 28;
+pub(crate) const IN: usize = 48;
 
 /// The bits of a traffic class that are always those of the frame inside.
 const ECN: u8 = 3;
@@ -51,6 +52,19 @@ pub struct OutEntry {
     pub largest: u16,
     /// Where to.
     pub way: Way,
+    /// What another address is given before it leaves.
+    pub rewrite: Option<Rewrite>,
+}
+
+/// The end of a flow that gets another address, of the same family, and another port on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rewrite {
+    /// Which end.
+    pub side: Side,
+    /// Its address from then on.
+    pub ip: IpAddr,
+    /// Its port.
+    pub port: u16,
 }
 
 /// The two ways out of a sandbox.
@@ -99,6 +113,8 @@ pub struct InEntry {
     pub from: Ipv4Addr,
     /// This node's VTEP.
     pub to: SocketAddrV4,
+    /// What another address is given before it is delivered.
+    pub rewrite: Option<Rewrite>,
 }
 
 /// Writes fields one behind the other.
@@ -121,6 +137,20 @@ impl Fields<'_> {
             IpAddr::V6(ip) => ip,
         };
         self.put(&ip.octets());
+    }
+
+    /// `struct rewrite`; where there is none, it stays empty.
+    fn rewrite(&mut self, rewrite: Option<Rewrite>) {
+        let Some(Rewrite { side, ip, port }) = rewrite else {
+            return;
+        };
+        self.ip(ip);
+        self.put(&port.to_be_bytes());
+        let side = match side {
+            Side::Source => 1,
+            Side::Destination => 2,
+        };
+        self.put(&[side]);
     }
 }
 
@@ -154,6 +184,7 @@ impl OutEntry {
                 // No next hop, no addresses, ports, network nor hardware addresses.
                 fields.put(&[0; 32]);
                 fields.put(&self.largest.to_ne_bytes());
+                fields.put(&[0; 2]);
             }
             Way::Remote {
                 device,
@@ -182,6 +213,7 @@ impl OutEntry {
                 });
             }
         }
+        fields.rewrite(self.rewrite);
         bytes
     }
 }
@@ -196,6 +228,8 @@ impl InEntry {
         fields.put(&self.from.octets());
         fields.put(&self.to.ip().octets());
         fields.put(&self.to.port().to_be_bytes());
+        fields.put(&[0; 2]);
+        fields.rewrite(self.rewrite);
         bytes
     }
 }
@@ -244,6 +278,11 @@ mod tests {
                 src_mac: Mac([2; 6]),
                 dscp: Dscp::Fixed(10),
             },
+            rewrite: Some(Rewrite {
+                side: Side::Destination,
+                ip: flow.src,
+                port: 8080,
+            }),
         };
         let bytes = out.to_bytes();
         for (at, number) in [(0, 7_u32), (4, 8), (8, 9), (12, 10), (16, 11)] {
@@ -256,13 +295,17 @@ mod tests {
         assert_eq!(bytes[36..40], [1, 2, 3, 0]);
         assert_eq!(bytes[40..52], [1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]);
         assert_eq!(bytes[52..54], 1450_u16.to_ne_bytes());
-        assert_eq!(bytes[54..], [0x28, 3]);
+        assert_eq!(bytes[54..56], [0x28, 3]);
+        let replica = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 2];
+        assert_eq!(bytes[56..72], replica);
+        assert_eq!(bytes[72..], [0x1f, 0x90, 2, 0]);
 
         let local = OutEntry {
             way: Way::Local {
                 device: 12,
                 other: 13,
             },
+            rewrite: None,
             ..out
         };
         let bytes = local.to_bytes();
@@ -270,6 +313,7 @@ mod tests {
         assert_eq!(bytes[20..24], 13_u32.to_ne_bytes());
         assert_eq!(bytes[24..56], [0; 32]);
         assert_eq!(bytes[56..58], 1450_u16.to_ne_bytes());
+        assert_eq!(bytes[58..], [0; 22]);
 
         let inward = InEntry {
             record: RecordId(7),
@@ -278,9 +322,17 @@ mod tests {
             device: 10,
             from: Ipv4Addr::new(192, 0, 2, 3),
             to: "192.0.2.2:4789".parse().unwrap(),
+            rewrite: Some(Rewrite {
+                side: Side::Source,
+                ip: flow.dst,
+                port: 80,
+            }),
         };
         let bytes = inward.to_bytes();
         assert_eq!(bytes[12..16], 10_u32.to_ne_bytes());
-        assert_eq!(bytes[16..], [192, 0, 2, 3, 192, 0, 2, 2, 0x12, 0xb5, 0, 0]);
+        let bytes = &bytes[16..];
+        assert_eq!(bytes[..12], [192, 0, 2, 3, 192, 0, 2, 2, 0x12, 0xb5, 0, 0]);
+        assert_eq!((bytes[12], bytes[27]), (0xfd, 3));
+        assert_eq!(bytes[28..], [0, 80, 1, 0]);
     }
 }

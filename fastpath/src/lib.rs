@@ -9,7 +9,8 @@
 //!
 //! User space keeps every decision and remains the whole truth: a flow that is not in the cache, or
 //! whose entry is stale, goes to the worker as if there were no cache. Entries hold as long as the
-//! epoch of their network ([`Epochs`]) and the agent's heartbeat ([`Heartbeat`]) say so.
+//! epoch of their network ([`Epochs`]) and the agent's heartbeat ([`Heartbeat`]) say so. A flow to a
+//! virtual address has that of its replica written in its place on the way, and back ([`Rewrite`]).
 //!
 //! What the kernel does with packets that programs have changed is tried first ([`selftest`]).
 //!
@@ -27,9 +28,9 @@ pub mod selftest;
 
 pub use cache::{FlowCache, LoadError};
 pub use counters::{Event, EventCounts};
-pub use entry::{FlowKey, InEntry, OutEntry, Scope, Way};
+pub use entry::{FlowKey, InEntry, OutEntry, Rewrite, Scope, Way};
 pub use installer::{InstallError, Installer};
-pub use record::{Epochs, Heartbeat, Record, RecordId, RecordPool, Records, Traffic};
+pub use record::{Epochs, Heartbeat, Record, RecordId, RecordPool, Records, Sent, Traffic};
 
 /// For `tests/streams.rs`, which sends its streams where the self-test sends its own.
 #[doc(hidden)]

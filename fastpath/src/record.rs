@@ -11,7 +11,7 @@ pub(crate) const FLOWS: u32 = 131_072;
 /// Networks that there is room for; `NETWORKS` there.
 pub(crate) const NETWORKS: u32 = 16_384;
 /// Words of a record: `struct record`.
-pub(crate) const RECORD_WORDS: usize = 6;
+pub(crate) const RECORD_WORDS: usize = 7;
 
 const OUT_BYTES: usize = 0;
 const OUT_PACKETS: usize = 1;
@@ -19,6 +19,7 @@ const IN_BYTES: usize = 2;
 const IN_PACKETS: usize = 3;
 const LAST: usize = 4;
 const SOCKET: usize = 5;
+const SENT: usize = 6;
 
 /// `SOCKET_BOUND`.
 const BOUND: u64 = 2;
@@ -50,6 +51,17 @@ pub struct Record {
     pub last: Instant,
     /// The flow's socket does not take packets from another device than its own.
     pub bound: bool,
+    /// How far the sandbox is; none before its first packet. Counts what goes to the workers, too.
+    pub sent: Option<Sent>,
+}
+
+/// How far one end of a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// Sequence number after the last byte that it has sent.
+    pub end: u32,
+    /// What it has acknowledged last.
+    pub ack: u32,
 }
 
 /// The records of all flows, in memory shared with the programs.
@@ -70,6 +82,13 @@ impl Records {
             },
             last: Instant(word(LAST)),
             bound: word(SOCKET) == BOUND,
+            sent: match word(SENT) {
+                0 => None,
+                sent => Some(Sent {
+                    end: (sent >> 32) as u32,
+                    ack: sent as u32,
+                }),
+            },
         }
     }
 

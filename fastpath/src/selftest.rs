@@ -166,7 +166,11 @@ fn try_stream(
         source,
     };
     let streams = bed.connect(family, patience).map_err(lost)?;
-    let connection = bed.enter(&streams, partner)?;
+    let connection = match partner {
+        // All that programs may change, in one: as a flow to a virtual address.
+        Partner::OtherNode => bed.enter_rewritten(&streams)?,
+        Partner::SameNode => bed.enter(&streams, partner)?,
+    };
     // Stale entries carry nothing, but the programs see whose flows these are.
     stream::exchange(&streams, FIRST, patience).map_err(lost)?;
     let carried = connection.records().map(|record| record.traffic);

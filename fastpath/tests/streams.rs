@@ -17,6 +17,7 @@ use weft_fastpath::{Event, FlowCache, Traffic};
 use weft_sys::clock::monotonic_nanos;
 use weft_sys::netlink::Netlink;
 use weft_sys::netns::Netns;
+use weft_sys::offload::set_features;
 use weft_wire::Instant;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -197,6 +198,46 @@ fn a_stream_within_a_node_goes_from_sandbox_to_sandbox() {
             assert_eq!(record.traffic.in_bytes, 0, "{record:?}");
         }
         assert_eq!(count(&cache, Event::Out), 0);
+    }
+}
+
+/// The receiving kernel believes a checksum that a device is to complete. So here it is completed
+/// before the address is another one, and then after that, and checked.
+#[test]
+fn a_stream_to_a_service_has_its_replicas_address_on_the_way() {
+    let cache = loaded();
+    let bed = bed(&cache);
+    for complete in ["nowhere", "eth1", "under0"] {
+        for i in [0, 1] {
+            let off = || set_features(complete, &[("tx-checksum-ip-generic", false)]).unwrap();
+            match complete {
+                "eth1" => bed.sandbox(i).run_in(off).unwrap(),
+                "under0" => bed.node(i).run_in(off).unwrap(),
+                _ => {}
+            }
+        }
+        for family in [Family::V4, Family::V6] {
+            let streams = bed.connect(family, patience()).unwrap();
+            let connection = bed.enter_rewritten(&streams).unwrap();
+            exchange(&streams, FEW, patience()).unwrap();
+            let before = cache.events().unwrap();
+            connection.turn_valid();
+            exchange(&streams, MANY, patience()).unwrap();
+            for event in [Event::Out, Event::In] {
+                let count = count(&cache, event) - before.get(event);
+                assert!(count > 200, "{complete}, {family}: {event:?} {count}");
+            }
+            for record in connection.records() {
+                assert!(record.traffic.out_bytes > 20_000_000, "{record:?}");
+                assert!(record.traffic.in_bytes > 20_000_000, "{record:?}");
+            }
+            assert_eq!(count(&cache, Event::Failed), 0);
+            // What one has sent, the other one has acknowledged: the last of it in a moment.
+            wait_until("both know how far they are", || {
+                let [near, far] = connection.records().map(|record| record.sent.unwrap());
+                (near.end, far.end) == (far.ack, near.ack)
+            });
+        }
     }
 }
 

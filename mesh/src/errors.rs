@@ -81,6 +81,7 @@ impl FlowTable {
             && (flow.path_mtu == 0 || mtu < flow.path_mtu)
         {
             flow.path_mtu = mtu;
+            self.ended.note(flow);
             self.narrow = true;
         }
         Forward::Rewritten {

@@ -172,6 +172,8 @@ pub(crate) struct Flow {
     pub(crate) replica_local: bool,
     /// `reverse` is this flow's in [`crate::Claims`].
     pub(crate) claimed: bool,
+    /// Somebody may carry it past this table, and has to be told when that ends.
+    pub(crate) carried: bool,
     /// Tells apart successive flows with the same addresses; new with every replica.
     pub(crate) serial: u64,
     pub(crate) epoch: u64,
@@ -233,6 +235,7 @@ impl Flow {
             replica_key: 0,
             replica_local: false,
             claimed: reverse.claimed,
+            carried: false,
             serial: 0,
             epoch: 0,
             last_seen: now,

@@ -30,6 +30,7 @@
 #![forbid(unsafe_code)]
 
 mod balancer;
+mod carriage;
 mod choose;
 mod claims;
 mod clients;
@@ -56,6 +57,7 @@ mod returns;
 mod reverse;
 mod rewrite;
 mod services;
+mod shortcut;
 mod state;
 mod store;
 mod sweep;
@@ -68,6 +70,7 @@ mod waiting;
 mod wheel;
 
 pub use balancer::{Affinity, Balancer, Choice, Policy, Rng};
+pub use carriage::Carriage;
 pub use claims::Claims;
 pub use context::Context;
 pub use ejection::{Ejection, Failure, Health};
@@ -82,6 +85,7 @@ pub use pressure::NodePressure;
 pub use probe::{NodeAddress, PROBE_PORTS, ProbeCounters, ProbeTarget, Prober};
 pub use replica::Replica;
 pub use services::{Limits, Protocol, Published, Service, ServiceIndex, Services, ServicesBuilder};
+pub use shortcut::Carried;
 pub use state::FlowState;
 pub use sweep::{Reset, ResetTo};
 pub use table::{FlowCounters, FlowTable};

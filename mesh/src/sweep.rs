@@ -42,7 +42,9 @@ impl FlowTable {
     ///
     /// Call it after the epoch has changed until it returns true; looks at `budget` entries at
     /// most each time. Flows of draining replicas go on. Connections that no replica has answered
-    /// are left to their client's next SYN, which chooses another one.
+    /// are left to their client's next SYN, which chooses another one. Connections that are carried
+    /// past the table end with the next call: a reset is believed for its sequence numbers, and those
+    /// have to be told first ([`FlowTable::poll_ended`]).
     pub fn sweep(
         &mut self,
         cx: &Context<'_>,
@@ -57,6 +59,7 @@ impl FlowTable {
         }
         let places = self.store.places();
         let end = places.min(self.sweep.next.saturating_add(budget));
+        let mut next = end;
         for place in self.sweep.next..end {
             let Some((at, flow)) = self.store.at(place) else {
                 continue;
@@ -67,10 +70,15 @@ impl FlowTable {
             if self.is_alive(cx, at) {
                 continue;
             }
+            let flow = self.store.get_mut(at);
+            if flow.is_some_and(|flow| self.ended.note(flow)) {
+                next = next.min(place);
+                continue;
+            }
             self.end_flow(at, true, &mut out);
         }
-        self.sweep.next = end;
-        end >= places
+        self.sweep.next = next;
+        next >= places
     }
 
     /// Ends the flows of a client whose port was removed, and resets the replicas' side. Returns

@@ -6,6 +6,7 @@ use std::fmt;
 use weft_wire::{FiveTuple, Instant, Vni};
 
 use crate::balancer::Rng;
+use crate::carriage::Ended;
 use crate::clients::Clients;
 use crate::context::Context;
 use crate::ejection::Failure;
@@ -77,6 +78,7 @@ pub struct FlowTable {
     serial: u64,
     evictor: Evictor,
     removals: VecDeque<Removal>,
+    pub(crate) ended: Ended,
     pub(crate) syns: SynRing,
     pub(crate) scratch: Box<[u8; SYN_BYTES]>,
     pub(crate) scratch_len: usize,
@@ -114,6 +116,7 @@ impl FlowTable {
             serial: 0,
             evictor: Evictor::default(),
             removals: VecDeque::new(),
+            ended: Ended::default(),
             syns: SynRing::new(syn_copies),
             scratch: Box::new([0; SYN_BYTES]),
             narrow: false,
@@ -313,6 +316,7 @@ impl FlowTable {
     /// Forgets a flow, takes its count back and tells the worker that helps with it.
     pub(crate) fn remove(&mut self, at: FlowId) -> Option<Flow> {
         let mut flow = self.store.remove(at)?;
+        self.ended.note(&mut flow);
         self.records.forget(at, &flow);
         self.tenants.take(&flow.origin);
         self.clients.leave(&mut flow);
@@ -379,6 +383,7 @@ impl FlowTable {
             open.count_accepted();
         }
         note_answer(flow, before);
+        self.ended.note(flow);
         if !state.is_unanswered() {
             flow.syn = None;
         }

@@ -35,6 +35,8 @@ struct Place {
     bytes: u32,
     turns: u8,
     last: Direction,
+    /// What its sender has acknowledged, where that is looked at.
+    ack: Option<u32>,
     /// Begin of the window that `bytes` is of.
     since: Instant,
     /// Time of the last frame with data.
@@ -55,6 +57,7 @@ impl Candidates {
             bytes: 0,
             turns: 0,
             last: Direction::Out,
+            ack: None,
             since: Instant(0),
             at: Instant(0),
         };
@@ -72,17 +75,7 @@ impl Candidates {
         data: usize,
         now: Instant,
     ) -> bool {
-        let place = &mut self.places[flow as usize % PLACES];
-        if place.flow != flow || now.since(place.at) > MEMORY {
-            *place = Place {
-                flow,
-                bytes: 0,
-                turns: 0,
-                last: direction,
-                since: now,
-                at: now,
-            };
-        }
+        let place = self.place(flow, direction, now);
         if data > 0 {
             if place.last != direction {
                 place.last = direction;
@@ -100,12 +93,43 @@ impl Candidates {
         place.bytes >= BULK || place.turns >= TURNS
     }
 
+    /// A frame that leaves, of a flow whose other direction another worker may read: what its sender
+    /// acknowledges has reached it.
+    pub(super) fn heard(&mut self, flow: u64, data: usize, ack: u32, now: Instant) -> bool {
+        let place = self.place(flow, Direction::Out, now);
+        // RFC 9293 section 3.4: one that is half of all numbers ahead is an older one.
+        let got = ack.wrapping_sub(*place.ack.get_or_insert(ack));
+        let got = if got < 1 << 31 { got } else { 0 };
+        place.ack = place.ack.map(|before| before.wrapping_add(got));
+        let got = usize::try_from(got).unwrap_or(usize::MAX);
+        let worth = self.seen(flow, Direction::In, got, now);
+        self.seen(flow, Direction::Out, data, now) || worth
+    }
+
+    /// The counts of a flow: new ones where it has none, or was silent for too long.
+    fn place(&mut self, flow: u64, direction: Direction, now: Instant) -> &mut Place {
+        let place = &mut self.places[flow as usize % PLACES];
+        if place.flow != flow || now.since(place.at) > MEMORY {
+            *place = Place {
+                flow,
+                bytes: 0,
+                turns: 0,
+                last: direction,
+                ack: None,
+                since: now,
+                at: now,
+            };
+        }
+        place
+    }
+
     /// A flow is over, or has its entry.
     pub(super) fn forget(&mut self, flow: u64) {
         let place = &mut self.places[flow as usize % PLACES];
         if place.flow == flow {
             place.bytes = 0;
             place.turns = 0;
+            place.ack = None;
         }
     }
 }
@@ -151,6 +175,28 @@ mod tests {
             let now = Instant((20 + i * 11) * 1_000 * MILLI);
             assert!(!candidates.seen(9, Out, 64, now));
             assert!(!candidates.seen(9, In, 64, now));
+        }
+    }
+
+    #[test]
+    fn what_is_acknowledged_was_received() {
+        let mut candidates = Candidates::new();
+        let mut worth = Vec::new();
+        // A download, across the end of the numbers; the first one only says where it begins.
+        for i in 0..6_u32 {
+            let ack = (u32::MAX - 100_000).wrapping_add(i * 65_000);
+            let now = Instant(u64::from(i) * MILLI);
+            worth.push(candidates.heard(7, 0, ack, now));
+            // One that was overtaken by the last.
+            candidates.heard(7, 0, ack.wrapping_sub(1000), now);
+            candidates.heard(7, 0, ack, now);
+        }
+        assert_eq!(worth, [false, false, false, false, false, true]);
+        // Four requests and their answers, of which the last request tells.
+        for i in 0..5_u32 {
+            let now = Instant(u64::from(i) * 500 * MILLI);
+            let worth = candidates.heard(8, 64, 1_000 + i * 64, now);
+            assert_eq!(worth, i == 4, "request {i}");
         }
     }
 

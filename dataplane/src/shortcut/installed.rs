@@ -6,13 +6,19 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use weft_fastpath::{FlowKey, Record, RecordId, Traffic};
+use weft_mesh::{Context, FlowTable};
 use weft_wire::{Instant, PortId};
 
+use super::balanced::Balanced;
 use super::sandbox::Shortcut;
 use crate::port::Port;
 
 /// An entry that carried nothing for so long is deleted: the flow is over, or can do without.
 const IDLE: Duration = Duration::from_secs(30);
+
+/// A flow to a virtual address goes by the worker once in a while, though it is never idle: the worker
+/// that reads its replica's frames would else take its own entry for one that was left behind.
+const RENEW: Duration = Duration::from_secs(1800);
 
 /// A flow that the kernel carries.
 #[derive(Debug)]
@@ -29,6 +35,8 @@ pub(super) struct Installed {
     pub(super) receiver: Option<Arc<Port>>,
     /// The devices that the entries name.
     at: Shortcut,
+    /// Where the balancer has it.
+    balanced: Option<Balanced>,
     /// When the entries were written last.
     pub(super) since: Instant,
     /// What the port's counters have of it.
@@ -52,6 +60,7 @@ impl Installed {
         record: RecordId,
         (port, receiver): (Arc<Port>, Option<Arc<Port>>),
         at: Shortcut,
+        balanced: Option<Balanced>,
         now: Instant,
     ) -> Self {
         Self {
@@ -62,6 +71,7 @@ impl Installed {
             port,
             receiver,
             at,
+            balanced,
             since: now,
             told: Traffic::default(),
         }
@@ -77,9 +87,14 @@ impl Installed {
         self.port.shortcut.load().as_deref() == Some(&self.at)
     }
 
-    /// Counts for the port what was carried since the last call, and says whether it was silent for
-    /// too long.
-    pub(super) fn follow(&mut self, record: &Record, now: Instant) -> bool {
+    /// Counts for the port, and the flow table, what was carried since the last call, and says whether
+    /// it was silent for too long, or is to go by the worker for a while.
+    pub(super) fn follow(
+        &mut self,
+        record: &Record,
+        flows: &mut FlowTable,
+        cx: &Context<'_>,
+    ) -> bool {
         let (is, was) = (record.traffic, self.told);
         let counters = &self.port.counters;
         let frames = is.out_packets.saturating_sub(was.out_packets);
@@ -88,12 +103,16 @@ impl Installed {
         if let Some(receiver) = &self.receiver {
             receiver.counters.received_many(frames, bytes);
         }
-        counters.received_many(
-            is.in_packets.saturating_sub(was.in_packets),
-            is.in_bytes.saturating_sub(was.in_bytes),
-        );
+        let in_frames = is.in_packets.saturating_sub(was.in_packets);
+        let in_bytes = is.in_bytes.saturating_sub(was.in_bytes);
+        counters.received_many(in_frames, in_bytes);
         self.told = is;
-        now.since(self.since.max(record.last)) >= IDLE
+        if let Some(balanced) = &self.balanced {
+            let carried = [(frames, bytes), (in_frames, in_bytes)];
+            balanced.tell(flows, cx, carried, record);
+        }
+        let renewed = self.balanced.is_some() && cx.now.since(self.since) >= RENEW;
+        renewed || cx.now.since(self.since.max(record.last)) >= IDLE
     }
 }
 

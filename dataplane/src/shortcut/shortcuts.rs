@@ -7,35 +7,28 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 
-use weft_fastpath::{FlowCache, FlowKey, InEntry, Installer, OutEntry, RecordPool, Scope, Way};
+use weft_fastpath::{
+    FlowCache, FlowKey, InEntry, Installer, OutEntry, RecordPool, Rewrite, Scope, Way,
+};
+use weft_mesh::{Context, FlowTable};
 use weft_vxlan::Destination;
 use weft_wire::ecn::Dscp;
 use weft_wire::frame::{TCP_FIN, TCP_RST, TCP_SYN};
-use weft_wire::{FiveTuple, Instant, IpInfo, Mac, Vni, flow};
+use weft_wire::{FiveTuple, Instant, IpInfo, Vni, flow};
 
+use super::balanced::Due;
 use super::candidates::{Candidates, Direction};
 use super::epochs::FlowEpochs;
 use super::installed::{Installed, Table};
 use super::kernel::Kernel;
 use super::sandbox::Shortcut;
-use crate::port::Port;
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 
 /// Between two looks at what was carried.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
 /// Flows that wait for their entries at most: the others come again.
-pub(super) const DUE: usize = 64;
-
-/// A flow that gets its entries at the end of the round.
-#[derive(Debug)]
-pub(super) struct Due {
-    pub(super) hash: u64,
-    pub(super) flow: FiveTuple,
-    pub(super) port: Arc<Port>,
-    pub(super) dst_mac: Mac,
-    pub(super) to: Destination,
-}
+const DUE: usize = 64;
 
 /// The shortcuts of one worker.
 #[derive(Debug)]
@@ -107,8 +100,16 @@ impl Shortcuts {
             .seen(hash, direction, info.payload_len(), now)
     }
 
+    /// A flow is worth an entry.
+    pub(super) fn enter(&mut self, due: Due) {
+        let is_new = self.due.iter().all(|other| other.hash != due.hash);
+        if is_new && self.due.len() < DUE {
+            self.due.push(due);
+        }
+    }
+
     /// Deletes the entries of flows that are over.
-    pub(super) fn end(&mut self, kernel: &Kernel, now: Instant) {
+    pub(super) fn end(&mut self, kernel: &Kernel, flows: &mut FlowTable, cx: &Context<'_>) {
         while let Some(flow) = self.over.pop() {
             let Some(mut installed) = self.table.remove(flow) else {
                 continue;
@@ -117,7 +118,8 @@ impl Shortcuts {
             if let Some(inward) = installed.inward {
                 self.installer.remove_in(inward);
             }
-            installed.follow(&kernel.cache.records.read(installed.record), now);
+            let record = kernel.cache.records.read(installed.record);
+            installed.follow(&record, flows, cx);
             self.pool.close(installed.record);
         }
     }
@@ -127,13 +129,14 @@ impl Shortcuts {
         let Destination::Local(to) = due.to else {
             return None;
         };
-        let flow = due.flow.reversed();
         Some(Due {
-            hash: self.hash(due.port.vni, &flow),
-            flow,
+            hash: self.hash(due.port.vni, &due.back),
+            flow: due.back,
+            back: due.flow,
             port: Arc::clone(snapshot.ports.get(&to)?),
             dst_mac: due.port.mac,
             to: Destination::Local(due.port.id),
+            balanced: due.balanced.map(|request| request.answers()),
         })
     }
 
@@ -143,10 +146,11 @@ impl Shortcuts {
         shared: &Shared,
         kernel: &Kernel,
         (snapshot, dscp): (&Snapshot, Dscp),
+        flows: &mut FlowTable,
         due: &Due,
-        now: Instant,
+        cx: &Context<'_>,
     ) -> bool {
-        let vni = due.port.vni;
+        let (now, vni) = (cx.now, due.port.vni);
         // Before the routes: see `Kernel::word`.
         let epoch = kernel.word(snapshot.flow_epochs.of(vni));
         let Some(at) = due.port.shortcut.load_full() else {
@@ -171,13 +175,13 @@ impl Shortcuts {
         };
         let inward = from.map(|_| FlowKey {
             scope: Scope::In(vni),
-            flow: due.flow.reversed(),
+            flow: due.back,
         });
         // Entries of before are found by their own keys.
         let before = self.table.get_mut(due.hash);
         if before.is_some_and(|before| !before.is_of((out, inward), *at)) {
             self.over.push(due.hash);
-            self.end(kernel, now);
+            self.end(kernel, flows, cx);
         }
         let known = self.table.get_mut(due.hash).map(|known| {
             known.since = now;
@@ -193,10 +197,11 @@ impl Shortcuts {
             };
             let ports = (Arc::clone(&due.port), receiver);
             let keys = (out, inward);
-            let installed = Installed::new(due.hash, keys, record, ports, *at, now);
+            let installed = Installed::new(due.hash, keys, record, ports, *at, due.balanced, now);
             self.table.put(installed);
             self.look_at = self.look_at.min(now.after(LOOK));
         }
+        let (rewrite, rewrite_back) = due.rewrites();
         let entry = OutEntry {
             record,
             network: FlowEpochs::place(vni),
@@ -204,13 +209,14 @@ impl Shortcuts {
             second: at.second,
             largest,
             way,
+            rewrite,
         };
-        match self.write((out, entry), inward.zip(from), &at) {
+        match self.write((out, entry), inward.zip(from), rewrite_back, &at) {
             Ok(()) => true,
             Err(error) => {
                 tracing::debug!(%error, "a flow takes no shortcut");
                 self.over.push(due.hash);
-                self.end(kernel, now);
+                self.end(kernel, flows, cx);
                 false
             }
         }
@@ -221,6 +227,7 @@ impl Shortcuts {
         &mut self,
         (out, entry): (FlowKey, OutEntry),
         inward: Option<(FlowKey, (SocketAddrV4, SocketAddrV4))>,
+        rewrite: Option<Rewrite>,
         at: &Shortcut,
     ) -> Result<(), weft_fastpath::InstallError> {
         self.installer.put_out(out, entry)?;
@@ -234,6 +241,7 @@ impl Shortcuts {
             device: at.host_end,
             from: *from.ip(),
             to,
+            rewrite,
         };
         self.installer.put_in(key, inward)
     }

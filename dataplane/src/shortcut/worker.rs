@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use weft_vxlan::Destination;
-use weft_wire::frame::TCP;
+use weft_wire::frame::{TCP, TCP_FIN, TCP_RST, TCP_SYN};
 use weft_wire::{Fragment, IpInfo, Mac, PortId};
 
+use super::balanced::{Balanced, Due};
 use super::candidates::Direction;
-use super::shortcuts::{DUE, Due, LOOK, Shortcuts};
+use super::shortcuts::{LOOK, Shortcuts};
+use crate::frame_slot::Held;
 use crate::port::Port;
 use crate::snapshot::Snapshot;
-use crate::worker::Worker;
+use crate::worker::{Worker, context};
 
 /// Entries looked at in one round.
 const LOOK_BUDGET: usize = 2048;
@@ -19,6 +21,12 @@ const LOOK_BUDGET: usize = 2048;
 /// Whether a frame may be one of a flow that takes shortcuts.
 fn is_plain(info: &IpInfo) -> bool {
     info.proto == TCP && info.fragment == Fragment::None
+}
+
+/// What the sender of a TCP segment has received (RFC 9293 section 3.1).
+fn acknowledged(frame: &[u8], info: &IpInfo) -> u32 {
+    let field = frame.get(info.l4 + 8..).and_then(|rest| rest.first_chunk());
+    field.map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }
 
 impl Worker {
@@ -45,16 +53,72 @@ impl Worker {
             Destination::Local(_) => shortcuts.hash(port.vni, &flow.reversed()),
             Destination::Remote(_) => hash,
         };
-        if shortcuts.saw((hash, back), Direction::Out, info, self.now)
-            && shortcuts.due.len() < DUE
-            && shortcuts.due.iter().all(|due| due.hash != hash)
-        {
-            shortcuts.due.push(Due {
+        if shortcuts.saw((hash, back), Direction::Out, info, self.now) {
+            shortcuts.enter(Due {
                 hash,
                 flow,
+                back: flow.reversed(),
                 port: Arc::clone(port),
                 dst_mac,
                 to,
+                balanced: None,
+            });
+        }
+    }
+
+    /// A frame of `port` for a virtual address: what the kernel has carried of its flow comes first, as
+    /// the balancer asks of a reset whether it can be the client's own.
+    pub(crate) fn catch_up(&mut self, snapshot: &Snapshot, port: &Port, info: &IpInfo) {
+        let (Some(kernel), Some(shortcuts)) =
+            (self.shared.fast_path.get(), self.shortcuts.as_mut())
+        else {
+            return;
+        };
+        if shortcuts.table.len() == 0 || !is_plain(info) {
+            return;
+        }
+        let hash = shortcuts.hash(port.vni, &info.five_tuple());
+        if let Some(installed) = shortcuts.table.get_mut(hash) {
+            let record = kernel.cache.records.read(installed.record);
+            let cx = context(self.now, snapshot);
+            installed.follow(&record, &mut self.flows, &cx);
+        }
+    }
+
+    /// A frame of `port` for a virtual address goes to its replica, in `held`.
+    pub(crate) fn saw_request(
+        &mut self,
+        port: &Arc<Port>,
+        to: Destination,
+        held: &Held,
+        info: &IpInfo,
+        dst_mac: Mac,
+    ) {
+        let Some(shortcuts) = self.shortcuts.as_mut() else {
+            return;
+        };
+        if !is_plain(info) || port.shortcut.load().is_none() {
+            return;
+        }
+        let flow = info.five_tuple();
+        let hash = shortcuts.hash(port.vni, &flow);
+        if info.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0 {
+            // Whether that ends it, the balancer decides, and tells.
+            shortcuts.candidates.forget(hash);
+            return;
+        }
+        let ack = acknowledged(self.queue.bytes(held.frame.clone()), info);
+        let data = info.payload_len();
+        if shortcuts.candidates.heard(hash, data, ack, self.now) {
+            shortcuts.enter(Due {
+                hash,
+                flow,
+                // The balancer says so once the entries are written.
+                back: flow.reversed(),
+                port: Arc::clone(port),
+                dst_mac,
+                to,
+                balanced: Some(Balanced::request(port.vni, flow, info.payload)),
             });
         }
     }
@@ -84,35 +148,49 @@ impl Worker {
         let Some(shortcuts) = self.shortcuts.as_mut() else {
             return;
         };
-        if !shortcuts.over.is_empty() {
-            shortcuts.end(kernel, self.now);
+        let cx = context(self.now, snapshot);
+        // Flows of the balancer, by whatever they have ended in this round.
+        while let Some(ended) = self.flows.poll_ended() {
+            for flow in [ended.request, ended.answer] {
+                let hash = shortcuts.hash(ended.vni, &flow);
+                shortcuts.over.push(hash);
+            }
         }
-        while let Some(due) = shortcuts.due.pop() {
+        shortcuts.end(kernel, &mut self.flows, &cx);
+        while let Some(mut due) = shortcuts.due.pop() {
+            shortcuts.candidates.forget(due.hash);
+            if let Some(balanced) = &due.balanced {
+                let Some(carriage) = self.flows.carry(&cx, balanced.vni, balanced.request) else {
+                    continue;
+                };
+                due.back = carriage.answer;
+            }
             let tables = (snapshot, self.dscp);
             // Who only acknowledges what a sandbox of this node sends would never get an entry of
             // its own.
             let back = shortcuts.back(snapshot, &due);
             for due in back.iter().chain(Some(&due)) {
-                if shortcuts.install(&self.shared, kernel, tables, due, self.now) {
+                let flows = &mut self.flows;
+                if shortcuts.install(&self.shared, kernel, tables, flows, due, &cx) {
                     let counters = &self.shared.counters[self.index];
                     counters.shortcuts_made.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            shortcuts.candidates.forget(due.hash);
         }
         if self.now >= shortcuts.look_at && shortcuts.table.len() > 0 {
-            let (records, now) = (&kernel.cache.records, self.now);
+            let records = &kernel.cache.records;
+            let flows = &mut self.flows;
             let done = shortcuts
                 .table
                 .look(LOOK_BUDGET, &mut shortcuts.over, |installed| {
                     let record = records.read(installed.record);
-                    let over = installed.follow(&record, now) || record.bound;
+                    let over = installed.follow(&record, flows, &cx) || record.bound;
                     over || !installed.has_devices()
                 });
             if done {
-                shortcuts.look_at = now.after(LOOK);
+                shortcuts.look_at = self.now.after(LOOK);
             }
-            shortcuts.end(kernel, now);
+            shortcuts.end(kernel, flows, &cx);
         }
         let counters = &self.shared.counters[self.index];
         let count = shortcuts.table.len() as u64;
@@ -120,7 +198,7 @@ impl Worker {
     }
 
     /// A port is gone, and its entries with it.
-    pub(crate) fn end_shortcuts_of(&mut self, port: PortId) {
+    pub(crate) fn end_shortcuts_of(&mut self, snapshot: &Snapshot, port: PortId) {
         let (Some(kernel), Some(shortcuts)) =
             (self.shared.fast_path.get(), self.shortcuts.as_mut())
         else {
@@ -128,6 +206,7 @@ impl Worker {
         };
         shortcuts.over.extend(shortcuts.table.of_port(port));
         shortcuts.due.retain(|due| due.port.id != port);
-        shortcuts.end(kernel, self.now);
+        let cx = context(self.now, snapshot);
+        shortcuts.end(kernel, &mut self.flows, &cx);
     }
 }

@@ -11,7 +11,7 @@ use weft_dataplane::{
     Config, Dataplane, FlowEpochs, Port, PortCounters, Shortcut, Snapshot, StartError,
     TunnelOffload, UnderlayRoute,
 };
-use weft_mesh::{Balancer, Limits, Replica, Service, ServicesBuilder};
+use weft_mesh::{Balancer, Limits, Replica, ReplicaLoad, Service, ServicesBuilder};
 use weft_sys::netlink::{Netlink, Veth};
 use weft_sys::netns::Netns;
 use weft_sys::tap::{Tap, TapConfig};
@@ -365,7 +365,8 @@ pub(crate) fn publish(
                 mac: s.port.mac,
                 local: here.iter().any(|h| h.port.id == s.port.id),
                 draining: false,
-                load: Arc::default(),
+                // No node has more workers.
+                load: Arc::new(ReplicaLoad::with_workers(2)),
             })
             .collect(),
     });

@@ -11,6 +11,7 @@ mod kernel_peer;
 mod loopback;
 mod mtu;
 mod service_paths;
+mod service_shortcuts;
 mod shortcuts;
 mod tunnels;
 mod two_nodes;

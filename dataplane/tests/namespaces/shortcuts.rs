@@ -11,17 +11,24 @@ use weft_fastpath::Event;
 
 use crate::common::{Node, Sandbox, lead_underlay, nodes_with, publish, sandbox, transfer};
 
-/// Two nodes with the kernel's flow cache, and a sandbox on each.
-fn pair() -> ([Node; 2], [Sandbox; 2]) {
+/// Two nodes with the kernel's flow cache.
+pub(crate) fn fast_nodes() -> [Node; 2] {
     let nodes = nodes_with(2, |config| {
         Dataplane::start(&Config {
             fast_path: true,
             ..config.clone()
         })
     });
+    for node in &nodes {
+        lead_underlay(node);
+    }
+    nodes
+}
+
+/// Two nodes with the kernel's flow cache, and a sandbox on each.
+fn pair() -> ([Node; 2], [Sandbox; 2]) {
+    let nodes = fast_nodes();
     let [a, b] = &nodes;
-    lead_underlay(a);
-    lead_underlay(b);
     let at = |host| IpAddr::from([10, 0, 1, host]);
     let client = sandbox(1, "10.0.1.2", a.plane.worker_for(at(2)), true);
     let server = sandbox(2, "10.0.1.3", b.plane.worker_for(at(3)), true);
@@ -34,18 +41,18 @@ fn tables([a, b]: &[Node; 2], client: &Sandbox, server: &Sandbox, epoch: u64) {
     publish(b, epoch, &[server], &[client], a, &[]);
 }
 
-fn count(node: &Node, event: Event) -> u64 {
+pub(crate) fn count(node: &Node, event: Event) -> u64 {
     let cache = node.plane.flow_cache().expect("a flow cache");
     cache.events().expect("counters").get(event)
 }
 
 /// Flows that the kernel carries for a node.
-fn carried(node: &Node) -> u64 {
+pub(crate) fn carried(node: &Node) -> u64 {
     let workers = node.plane.counters().iter();
     workers.map(|w| w.shortcuts.load(Ordering::Relaxed)).sum()
 }
 
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !is_so() {
         assert!(Instant::now() < deadline, "{what}");
@@ -54,17 +61,23 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// A connection between two sandboxes, by which small messages go there and back.
-struct Exchange {
-    near: TcpStream,
-    far: TcpStream,
+pub(crate) struct Exchange {
+    pub(crate) near: TcpStream,
+    pub(crate) far: TcpStream,
 }
 
 impl Exchange {
     fn open(client: &Sandbox, server: &Sandbox) -> Self {
+        Self::open_by(client, server, server.ip)
+    }
+
+    /// By an address that leads to the server.
+    pub(crate) fn open_by(client: &Sandbox, server: &Sandbox, ip: IpAddr) -> Self {
         let at = SocketAddr::new(server.ip, 0);
         let listen = || TcpListener::bind(at).expect("bind");
         let listener = server.ns.run_in(listen).expect("thread");
-        let to = listener.local_addr().expect("an address");
+        let port = listener.local_addr().expect("an address").port();
+        let to = SocketAddr::new(ip, port);
         let limit = Duration::from_secs(5);
         let connect = || TcpStream::connect_timeout(&to, limit).expect("connect");
         let near = client.ns.run_in(connect).expect("thread");
@@ -76,7 +89,7 @@ impl Exchange {
         Self { near, far }
     }
 
-    fn times(&mut self, times: u8) {
+    pub(crate) fn times(&mut self, times: u8) {
         let mut got = [0; 64];
         for i in 0..times {
             self.near.write_all(&[i; 64]).expect("a request");

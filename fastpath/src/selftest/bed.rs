@@ -39,6 +39,11 @@ const TASKS_IPV6: [IpNet; 2] = [
     v6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2)),
 ];
 
+/// What the second sandbox is called on the way, where that is not its name.
+const SEEN: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 77));
+const SEEN_IPV6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x77));
+const SEEN_PORT: u16 = 8080;
+
 const fn v4(ip: Ipv4Addr, prefix_len: u8) -> IpNet {
     IpNet::new_assert(IpAddr::V4(ip), prefix_len)
 }
@@ -103,7 +108,7 @@ impl fmt::Display for Family {
 pub struct Bed<'a> {
     cache: &'a FlowCache,
     /// Live as long as somebody holds them.
-    _nodes: [Space; 2],
+    nodes: [Space; 2],
     sandboxes: [Space; 2],
     near: Place,
     far: Place,
@@ -131,7 +136,7 @@ impl<'a> Bed<'a> {
         let beside = add_second(cache, b, node_a, &BESIDE)?;
         Ok(Self {
             cache,
-            _nodes: nodes,
+            nodes,
             sandboxes,
             near,
             far,
@@ -150,6 +155,12 @@ impl<'a> Bed<'a> {
             sandbox.set(&format!("ipv6/conf/{FIRST}/accept_dad"), "0")?;
         }
         introduce(a, b, FIRST, TASKS_IPV6)
+    }
+
+    /// The namespace of one of the two nodes.
+    #[must_use]
+    pub fn node(&self, index: usize) -> &Netns {
+        &self.nodes[index].netns
     }
 
     /// The namespace of one of the two sandboxes.
@@ -189,6 +200,25 @@ impl<'a> Bed<'a> {
         self.enter_flows([near.local_addr()?, far.local_addr()?], partner)
     }
 
+    /// As [`Bed::enter`], between nodes, and as to a virtual address: on the way the second sandbox has
+    /// another address and port.
+    ///
+    /// # Errors
+    /// [`SelfTestError`].
+    pub fn enter_rewritten(
+        &self,
+        streams: &[TcpStream; 2],
+    ) -> Result<Connection<'a>, SelfTestError> {
+        let [near, far] = streams;
+        let ends = [near.local_addr()?, far.local_addr()?];
+        let ip = match ends[1].ip() {
+            IpAddr::V4(_) => SEEN,
+            IpAddr::V6(_) => SEEN_IPV6,
+        };
+        let seen = (ends, SocketAddr::new(ip, SEEN_PORT));
+        Connection::new(self.cache, [self.near, self.far], seen, Partner::OtherNode)
+    }
+
     /// As [`Bed::enter`], for flows between these addresses, whether there is a connection or not.
     ///
     /// # Errors
@@ -202,7 +232,7 @@ impl<'a> Bed<'a> {
             Partner::OtherNode => self.far,
             Partner::SameNode => self.beside,
         };
-        Connection::new(self.cache, [self.near, far], ends, partner)
+        Connection::new(self.cache, [self.near, far], (ends, ends[1]), partner)
     }
 }
 

@@ -5,11 +5,12 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use weft_wire::ecn::Dscp;
 use weft_wire::frame::TCP;
+use weft_wire::rewrite::Side;
 use weft_wire::{FiveTuple, Mac, Vni, vxlan};
 
 use super::SelfTestError;
 use crate::cache::FlowCache;
-use crate::entry::{FlowKey, InEntry, OutEntry, Scope, Way};
+use crate::entry::{FlowKey, InEntry, OutEntry, Rewrite, Scope, Way};
 use crate::installer::Installer;
 use crate::record::{FLOWS, NETWORKS, Record, RecordId};
 
@@ -68,22 +69,24 @@ pub struct Connection<'a> {
 }
 
 impl<'a> Connection<'a> {
-    /// Enters the flows between two addresses, each that of the sandbox at the same place.
+    /// Enters the flows between two addresses, each that of the sandbox at the same place; on the way
+    /// the second one is another, `seen`.
     pub(super) fn new(
         cache: &'a FlowCache,
         places: [Place; 2],
-        ends: [SocketAddr; 2],
+        (ends, seen): ([SocketAddr; 2], SocketAddr),
         partner: Partner,
     ) -> Result<Self, SelfTestError> {
         let [near, far] = ends;
         let flows = [flow(near, far), flow(far, near)];
+        let wire = [flow(near, seen), flow(seen, near)];
         let out = |i: usize| FlowKey {
             scope: Scope::Out(places[i].number),
             flow: flows[i],
         };
         let inward = |i: usize| FlowKey {
             scope: Scope::In(VNI),
-            flow: flows[i].reversed(),
+            flow: wire[i].reversed(),
         };
         let mut connection = Self {
             cache,
@@ -122,6 +125,7 @@ impl<'a> Connection<'a> {
         partner: Partner,
     ) -> Result<(), SelfTestError> {
         let (record, epoch) = (RECORDS[index], self.epoch);
+        let (sent, answers) = (self.out[index].flow, self.inward[index].flow);
         let way = match partner {
             Partner::SameNode => Way::Local {
                 device: there.host_end,
@@ -145,6 +149,7 @@ impl<'a> Connection<'a> {
             second: here.second,
             largest: LARGEST,
             way,
+            rewrite: difference(sent, answers.reversed()),
         };
         self.installer.put_out(self.out[index], out)?;
         if partner == Partner::OtherNode {
@@ -155,6 +160,7 @@ impl<'a> Connection<'a> {
                 device: here.host_end,
                 from: there.vtep,
                 to: SocketAddrV4::new(here.vtep, vxlan::PORT),
+                rewrite: difference(answers, sent.reversed()),
             };
             self.installer.put_in(self.inward[index], inward)?;
         }
@@ -180,6 +186,18 @@ impl Drop for Connection<'_> {
         }
         self.clear();
     }
+}
+
+/// The end that is another one in `to`.
+fn difference(from: FiveTuple, to: FiveTuple) -> Option<Rewrite> {
+    let source = (to.src, to.sport) != (from.src, from.sport);
+    let destination = (to.dst, to.dport) != (from.dst, from.dport);
+    let (side, ip, port) = match (source, destination) {
+        (true, _) => (Side::Source, to.src, to.sport),
+        (_, true) => (Side::Destination, to.dst, to.dport),
+        _ => return None,
+    };
+    Some(Rewrite { side, ip, port })
 }
 
 fn flow(from: SocketAddr, to: SocketAddr) -> FiveTuple {

@@ -26,6 +26,7 @@ fn this_kernel_passes_and_nothing_stays() {
         traffic: Traffic::default(),
         last: Instant(0),
         bound: false,
+        sent: None,
     };
     for id in RECORDS {
         assert_eq!(cache.records.read(id), unused);

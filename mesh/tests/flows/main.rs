@@ -22,4 +22,5 @@ mod nat;
 mod properties;
 mod retry;
 mod router_errors;
+mod shortcut;
 mod workers;
