@@ -40,9 +40,9 @@ pub(crate) struct WeftSide {
 }
 
 impl WeftSide {
-    /// Builds it as such a lab of two nodes, on a network without a way out.
+    /// Builds it as such a lab of two nodes, on a network as users make it: with a way out.
     pub(crate) fn create(config: LabConfig, stop: &Stop) -> anyhow::Result<Self> {
-        Self::of(config, true, stop)
+        Self::of(config, false, stop)
     }
 
     /// The same on a network that has a way out, or none.
