@@ -34,7 +34,7 @@ impl CaptureReader {
         }
         // Every frame is to be seen: what the kernel carries comes back.
         if let Some(kernel) = shared.fast_path.get() {
-            kernel.beat(true);
+            kernel.beat(&shared.capture);
         }
         // A worker that sleeps need not be woken: it looks before it reads its next frame.
         Ok(Self {
@@ -73,7 +73,7 @@ impl Drop for CaptureReader {
     fn drop(&mut self) {
         self.shared.capture.store(None);
         if let Some(kernel) = self.shared.fast_path.get() {
-            kernel.beat(false);
+            kernel.beat(&self.shared.capture);
         }
         // An idle worker would hold the records until its next frame.
         for inbox in &self.shared.inboxes {

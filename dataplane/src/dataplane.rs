@@ -124,7 +124,7 @@ impl Dataplane {
     /// [`Heartbeat::LIFE`](weft_fastpath::Heartbeat::LIFE) without another call.
     pub fn beat(&self) {
         if let Some(kernel) = self.shared.fast_path.get() {
-            kernel.beat(self.shared.capture.load().is_some());
+            kernel.beat(&self.shared.capture);
         }
     }
 
@@ -201,9 +201,9 @@ impl Dataplane {
 
     /// Swaps the tables. Workers take them up at their next round, at once when they sleep.
     pub fn publish(&self, snapshot: Arc<Snapshot>) {
-        self.shared.snapshot.store(Arc::clone(&snapshot));
+        self.shared.snapshot.store(snapshot);
         if let Some(kernel) = self.shared.fast_path.get() {
-            kernel.tell(&snapshot.flow_epochs);
+            kernel.tell(&self.shared.snapshot);
         }
         for inbox in &self.shared.inboxes {
             inbox.wakeup.notify();

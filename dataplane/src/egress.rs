@@ -13,6 +13,7 @@ use crate::capture::Fate;
 use crate::frame_slot::{Held, Slot};
 use crate::node_frames::keep_for_node;
 use crate::port::Port;
+use crate::shortcut::acknowledged;
 use crate::snapshot::{MeshPort, Snapshot};
 use crate::worker::{PORT_BUDGET, Worker, context};
 
@@ -87,7 +88,7 @@ impl Worker {
                 let info = parsed.ip();
                 self.check_mtu(snapshot, port, Some(vtep.ip()), &held, info)?;
                 let to = Destination::Remote(vtep);
-                self.saw_leave(port, to, info, dst_mac);
+                self.saw_leave(port, to, info, dst_mac, None);
                 let counters = &self.shared.counters[self.index];
                 self.queue
                     .push(port.vni, vtep, &vnet, info, held.frame, counters)
@@ -310,7 +311,9 @@ impl Worker {
                         return Ok(Slot::Free);
                     }
                     let mac = frame::dst_mac(frame);
-                    self.saw_leave(port, Destination::Local(to), Some(info), mac);
+                    let ack = acknowledged(frame, info);
+                    let to = Destination::Local(to);
+                    self.saw_leave(port, to, Some(info), mac, Some(ack));
                 }
                 match self.settle(snapshot, vni, to, verdict, &held.vnet, |w| {
                     w.queue.bytes(held.frame.clone()).into()

@@ -164,6 +164,12 @@ impl SendQueue {
         &mut self.slots[range]
     }
 
+    /// The port that frames of a flow leave from.
+    pub(crate) fn source_port(&self, flow: &FiveTuple) -> u16 {
+        let socket = usize::from(flow::entropy_port(flow)) % self.sockets.len();
+        self.sockets[socket].local_addr().port()
+    }
+
     /// Queues the frame at `frame` (bytes of the slots, behind the room of a virtio header) for
     /// `vtep`. A super-frame is injected whole or split into segments that share one send; an
     /// unfinished checksum is finished. The answer says whether the slot holds bytes that wait.

@@ -197,8 +197,8 @@ impl Dataplane {
                 let result = Kernel::open(underlay).map(|kernel| {
                     // What is published from here on is told by whoever publishes it.
                     let kernel = shared.fast_path.get_or_init(|| kernel);
-                    kernel.tell(&shared.snapshot.load().flow_epochs);
-                    kernel.beat(shared.capture.load().is_some());
+                    kernel.tell(&shared.snapshot);
+                    kernel.beat(&shared.capture);
                 });
                 match &result {
                     Ok(()) => tracing::info!("established flows are carried by the kernel"),

@@ -119,8 +119,9 @@ struct in_entry {
 	__u32 record;
 	__u32 network;
 	__u32 epoch;
-	__u32 device; // the host's end of the sandbox's second device
-	__be32 saddr; // of the node that may send it
+	__u32 device;   // the host's end of the sandbox's second device
+	__u32 underlay; // the device that leads to the node that may send it
+	__be32 saddr;   // that node
 	__be32 daddr; // of this node
 	__be16 dport;
 	__u16 unused;
@@ -490,8 +491,12 @@ int push(struct __sk_buff *skb)
 	if (!entry)
 		return TC_ACT_UNSPEC;
 	now = bpf_ktime_get_ns();
-	if (!holds(entry->network, entry->epoch, now))
+	// `leave` has looked at both. The entry may have become stale since, or a program in the sandbox
+	// sends by this device itself: the bridge takes neither.
+	if (!holds(entry->network, entry->epoch, now) || !fits(skb, &packet, entry->largest)) {
+		count(FAILED);
 		return TC_ACT_UNSPEC;
+	}
 	number = entry->record;
 	record = bpf_map_lookup_elem(&records, &number);
 	if (!record)
@@ -589,7 +594,7 @@ int pop(struct __sk_buff *skb)
 	if (!entry)
 		return TC_ACT_UNSPEC;
 	if (entry->saddr != outer->ip.saddr || entry->daddr != outer->ip.daddr ||
-	    entry->dport != outer->udp.dest) {
+	    entry->dport != outer->udp.dest || entry->underlay != skb->ifindex) {
 		count(OTHER_NODE);
 		return TC_ACT_UNSPEC;
 	}

@@ -132,9 +132,9 @@ impl FlowCache {
         (inside, first): (&mut Netlink, &str),
         (host, second): (&mut Netlink, &str),
     ) -> Result<(), NetlinkError> {
-        // The second first: what takes the way out finds somebody there.
-        host.set_program(second, Hook::Ingress, &self.push, number)?;
-        inside.set_program(first, Hook::Egress, &self.leave, number)
+        // The first one first: where an earlier process had entries, nothing more leaves by them.
+        inside.set_program(first, Hook::Egress, &self.leave, number)?;
+        host.set_program(second, Hook::Ingress, &self.push, number)
     }
 
     /// Puts the program in front of a device of the underlay.

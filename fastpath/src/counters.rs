@@ -21,7 +21,8 @@ pub enum Event {
     Marked,
     /// To the workers: from another node than the flow's.
     OtherNode,
-    /// Lost: the kernel has refused to change the packet.
+    /// Lost: the kernel has refused to change the packet, or its entry became stale while it was
+    /// between the devices of its sandbox.
     Failed,
 }
 

@@ -32,7 +32,7 @@ pub(crate) const KEY: usize = 40;
 /// Bytes of an [`OutEntry`].
 pub(crate) const OUT: usize = 80;
 /// Bytes of an [`InEntry`].
-pub(crate) const IN: usize = 48;
+pub(crate) const IN: usize = 52;
 
 /// The bits of a traffic class that are always those of the frame inside.
 const ECN: u8 = 3;
@@ -109,6 +109,8 @@ pub struct InEntry {
     pub epoch: u32,
     /// Number of the host's end of the sandbox's second device.
     pub device: u32,
+    /// Number of the device that leads to that node: what comes by another one, a worker looks at.
+    pub underlay: u32,
     /// VTEP that the flow comes from.
     pub from: Ipv4Addr,
     /// This node's VTEP.
@@ -222,7 +224,8 @@ impl InEntry {
     pub(crate) fn to_bytes(self) -> [u8; IN] {
         let mut bytes = [0; IN];
         let mut fields = Fields(&mut bytes);
-        for number in [self.record.0, self.network, self.epoch, self.device] {
+        let (record, epoch) = (self.record.0, self.epoch);
+        for number in [record, self.network, epoch, self.device, self.underlay] {
             fields.number(number);
         }
         fields.put(&self.from.octets());
@@ -320,6 +323,7 @@ mod tests {
             network: 8,
             epoch: 9,
             device: 10,
+            underlay: 11,
             from: Ipv4Addr::new(192, 0, 2, 3),
             to: "192.0.2.2:4789".parse().unwrap(),
             rewrite: Some(Rewrite {
@@ -330,7 +334,8 @@ mod tests {
         };
         let bytes = inward.to_bytes();
         assert_eq!(bytes[12..16], 10_u32.to_ne_bytes());
-        let bytes = &bytes[16..];
+        assert_eq!(bytes[16..20], 11_u32.to_ne_bytes());
+        let bytes = &bytes[20..];
         assert_eq!(bytes[..12], [192, 0, 2, 3, 192, 0, 2, 2, 0x12, 0xb5, 0, 0]);
         assert_eq!((bytes[12], bytes[27]), (0xfd, 3));
         assert_eq!(bytes[28..], [0, 80, 1, 0]);

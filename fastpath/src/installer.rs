@@ -3,6 +3,7 @@
 use aya::maps::{HashMap, Map, MapData, MapError};
 
 use crate::entry::{FlowKey, IN, InEntry, KEY, OUT, OutEntry};
+use crate::record::RecordId;
 
 /// Why an entry was not written.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,14 @@ impl Installer {
     /// As of [`Installer::put_out`].
     pub fn put_in(&mut self, key: FlowKey, entry: InEntry) -> Result<(), InstallError> {
         Ok(self.inward.insert(key.to_bytes(), entry.to_bytes(), 0)?)
+    }
+
+    /// Whether the entry of what leaves counts in this record: another worker may have written its own
+    /// in the place.
+    #[must_use]
+    pub fn is_of(&self, key: FlowKey, record: RecordId) -> bool {
+        let entry = self.out.get(&key.to_bytes(), 0);
+        entry.is_ok_and(|entry| entry.starts_with(&record.0.to_ne_bytes()))
     }
 
     /// Deletes the entry of what leaves; none is success.

@@ -53,7 +53,7 @@ impl Underlay {
         let own = addresses.iter().find(|(_, net)| net.addr() == data_path);
         let links = netlink.links()?;
         let device = own.and_then(|(index, _)| links.iter().find(|l| l.index == *index));
-        let routes = netlink.routes_to(vteps)?;
+        let routes = netlink.routes_to(Some(data_path), vteps)?;
         let mut devices = Devices::default();
         let (mut plain, mut alike) = (BTreeMap::new(), BTreeSet::new());
         let mut hops = BTreeMap::new();
@@ -65,7 +65,9 @@ impl Underlay {
             }
         };
         for (&vtep, path) in &routes {
-            let names = netlink.devices_to(vtep).unwrap_or_default();
+            let names = netlink
+                .devices_to(Some(data_path), vtep)
+                .unwrap_or_default();
             if let IpAddr::V4(v4) = vtep
                 && names.len() == 1
                 && let Some(hop) = hop(v4, path, &links, &protected)

@@ -97,6 +97,9 @@ pub(super) struct Due {
     pub(super) dst_mac: Mac,
     pub(super) to: Destination,
     pub(super) balanced: Option<Balanced>,
+    /// Outer source port: of the socket that a worker sends it from. What the network says about its
+    /// packets finds that socket, and they stay on the way that they have.
+    pub(super) source_port: u16,
 }
 
 impl Due {

@@ -49,6 +49,7 @@ pub(super) struct Table {
     places: Vec<Option<Installed>>,
     by_flow: HashMap<u64, usize, RandomState>,
     free: Vec<usize>,
+    of_port: HashMap<PortId, usize, RandomState>,
     /// Where the next look begins.
     next: usize,
 }
@@ -132,13 +133,26 @@ impl Table {
             self.places.len() - 1
         });
         self.by_flow.insert(installed.flow, place);
+        *self.of_port.entry(installed.port.id).or_default() += 1;
         self.places[place] = Some(installed);
     }
 
     pub(super) fn remove(&mut self, flow: u64) -> Option<Installed> {
         let place = self.by_flow.remove(&flow)?;
         self.free.push(place);
-        self.places.get_mut(place)?.take()
+        let removed = self.places.get_mut(place)?.take()?;
+        if let Some(count) = self.of_port.get_mut(&removed.port.id) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_port.remove(&removed.port.id);
+            }
+        }
+        Some(removed)
+    }
+
+    /// How many a port has.
+    pub(super) fn count_of(&self, port: PortId) -> usize {
+        self.of_port.get(&port).copied().unwrap_or_default()
     }
 
     /// Looks at up to `budget` places, and goes on behind them the next time. Flows for which `look`

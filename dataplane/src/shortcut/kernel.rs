@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use weft_fastpath::selftest::{self, SelfTestError};
@@ -14,6 +14,8 @@ use weft_wire::Instant;
 
 use super::epochs::FlowEpochs;
 use super::sandbox::UnderlayRoute;
+use crate::capture::Capture;
+use crate::snapshot::Snapshot;
 
 /// Why no flow takes a shortcut.
 #[derive(Debug, thiserror::Error)]
@@ -83,8 +85,11 @@ impl Kernel {
     }
 
     /// The tables are others; to be called once workers can see them.
-    pub(crate) fn tell(&self, epochs: &FlowEpochs) {
+    pub(crate) fn tell(&self, tables: &ArcSwap<Snapshot>) {
         let mut told = self.told();
+        // Under the lock: the last one who tells has the newest.
+        let tables = tables.load();
+        let epochs = &tables.flow_epochs;
         let generation = self.generation.load(Ordering::SeqCst);
         epochs.tell(told.as_ref(), &self.cache.epochs, |epoch| {
             Self::mix(epoch, generation)
@@ -109,11 +114,13 @@ impl Kernel {
     }
 
     /// Entries hold, unless every packet is to be seen.
-    pub(crate) fn beat(&self, captured: bool) {
-        if captured {
-            self.cache.heartbeat.stop();
-        } else {
+    pub(crate) fn beat(&self, capture: &ArcSwapOption<Capture>) {
+        if capture.load().is_none() {
             self.cache.heartbeat.beat(Instant(monotonic_nanos()));
+        }
+        // Looked at again: one may have begun in between.
+        if capture.load().is_some() {
+            self.cache.heartbeat.stop();
         }
     }
 

@@ -23,3 +23,4 @@ pub use kernel::FastPathError;
 pub(crate) use kernel::Kernel;
 pub use sandbox::{Shortcut, UnderlayRoute};
 pub(crate) use shortcuts::Shortcuts;
+pub(crate) use worker::acknowledged;

@@ -14,7 +14,7 @@ use weft_mesh::{Context, FlowTable};
 use weft_vxlan::Destination;
 use weft_wire::ecn::Dscp;
 use weft_wire::frame::{TCP_FIN, TCP_RST, TCP_SYN};
-use weft_wire::{FiveTuple, Instant, IpInfo, Vni, flow};
+use weft_wire::{FiveTuple, Instant, IpInfo, Vni};
 
 use super::balanced::Due;
 use super::candidates::{Candidates, Direction};
@@ -29,6 +29,8 @@ use crate::snapshot::Snapshot;
 pub(super) const LOOK: Duration = Duration::from_secs(1);
 /// Flows that wait for their entries at most: the others come again.
 const DUE: usize = 64;
+/// One port has this part of a worker's entries at most.
+const SHARE: u32 = 8;
 
 /// The shortcuts of one worker.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub(crate) struct Shortcuts {
     pub(super) look_at: Instant,
     /// Flows that are over: kept for its room.
     pub(super) over: Vec<u64>,
+    /// Entries that one port may have, so that no sandbox takes all.
+    share: usize,
 }
 
 impl Shortcuts {
@@ -62,6 +66,7 @@ impl Shortcuts {
                 hasher: RandomState::default(),
                 look_at: Instant(0),
                 over: Vec::new(),
+                share: (end.saturating_sub(first) / SHARE) as usize,
             }),
             Err(error) => {
                 tracing::warn!(%error, "this worker's flows take no shortcut");
@@ -114,9 +119,17 @@ impl Shortcuts {
             let Some(mut installed) = self.table.remove(flow) else {
                 continue;
             };
-            self.installer.remove_out(installed.out);
-            if let Some(inward) = installed.inward {
-                self.installer.remove_in(inward);
+            match installed.inward {
+                Some(inward) => {
+                    self.installer.remove_out(installed.out);
+                    self.installer.remove_in(inward);
+                }
+                // Of a flow that stays on this node the other port's worker may have entered both
+                // directions, too.
+                None if self.installer.is_of(installed.out, installed.record) => {
+                    self.installer.remove_out(installed.out);
+                }
+                None => {}
             }
             let record = kernel.cache.records.read(installed.record);
             installed.follow(&record, flows, cx);
@@ -137,6 +150,7 @@ impl Shortcuts {
             dst_mac: due.port.mac,
             to: Destination::Local(due.port.id),
             balanced: due.balanced.map(|request| request.answers()),
+            source_port: due.source_port,
         })
     }
 
@@ -157,6 +171,11 @@ impl Shortcuts {
             return false;
         };
         if !kernel.ipv6 && due.flow.src.is_ipv6() {
+            return false;
+        }
+        // The frame goes by its hardware address. An entry goes by the other one, and speaks for it.
+        let owner = snapshot.switch.neighbor(vni, due.flow.dst);
+        if due.balanced.is_none() && owner != Some(due.dst_mac) {
             return false;
         }
         let Some((way, from)) = way(shared, kernel, (snapshot, dscp), due) else {
@@ -187,6 +206,9 @@ impl Shortcuts {
             known.since = now;
             known.record
         });
+        if known.is_none() && self.table.count_of(due.port.id) >= self.share {
+            return false;
+        }
         let Some(record) = known.or_else(|| self.pool.open(&kernel.cache.records)) else {
             return false;
         };
@@ -239,6 +261,10 @@ impl Shortcuts {
             network: entry.network,
             epoch: entry.epoch,
             device: at.host_end,
+            underlay: match entry.way {
+                Way::Remote { device, .. } => device,
+                Way::Local { .. } => 0,
+            },
             from: *from.ip(),
             to,
             rewrite,
@@ -269,7 +295,7 @@ fn way(
             let way = Way::Remote {
                 device: route.device,
                 next_hop: route.next_hop,
-                from: SocketAddrV4::new(*own.ip(), flow::entropy_port(&due.flow)),
+                from: SocketAddrV4::new(*own.ip(), due.source_port),
                 to: vtep,
                 vni: due.port.vni,
                 dst_mac: due.dst_mac,

@@ -24,19 +24,21 @@ fn is_plain(info: &IpInfo) -> bool {
 }
 
 /// What the sender of a TCP segment has received (RFC 9293 section 3.1).
-fn acknowledged(frame: &[u8], info: &IpInfo) -> u32 {
+pub(crate) fn acknowledged(frame: &[u8], info: &IpInfo) -> u32 {
     let field = frame.get(info.l4 + 8..).and_then(|rest| rest.first_chunk());
     field.map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }
 
 impl Worker {
-    /// A frame of `port` goes to `to` as it is, by no balancer.
+    /// A frame of `port` goes to `to` as it is, by no balancer. `ack` is what it acknowledges, where no
+    /// worker tells this one of the other direction.
     pub(crate) fn saw_leave(
         &mut self,
         port: &Arc<Port>,
         to: Destination,
         info: Option<&IpInfo>,
         dst_mac: Mac,
+        ack: Option<u32>,
     ) {
         let Some(info) = info.filter(|info| is_plain(info)) else {
             return;
@@ -53,7 +55,13 @@ impl Worker {
             Destination::Local(_) => shortcuts.hash(port.vni, &flow.reversed()),
             Destination::Remote(_) => hash,
         };
-        if shortcuts.saw((hash, back), Direction::Out, info, self.now) {
+        let mut worth = shortcuts.saw((hash, back), Direction::Out, info, self.now);
+        if let Some(ack) = ack
+            && info.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) == 0
+        {
+            worth |= shortcuts.candidates.heard(hash, 0, ack, self.now);
+        }
+        if worth {
             shortcuts.enter(Due {
                 hash,
                 flow,
@@ -62,6 +70,7 @@ impl Worker {
                 dst_mac,
                 to,
                 balanced: None,
+                source_port: self.queue.source_port(&flow),
             });
         }
     }
@@ -119,6 +128,7 @@ impl Worker {
                 dst_mac,
                 to,
                 balanced: Some(Balanced::request(port.vni, flow, info.payload)),
+                source_port: self.queue.source_port(&flow),
             });
         }
     }

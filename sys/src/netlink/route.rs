@@ -93,21 +93,23 @@ impl Netlink {
     /// [`NetlinkError::Kernel`] when there is no route.
     pub fn route_to(&mut self, ip: IpAddr) -> Result<PathToHost, NetlinkError> {
         let links = self.links()?;
-        self.route_over(ip, &links)
+        self.route_over(None, ip, &links)
     }
 
-    /// The same for many hosts, those left out that no route leads to.
+    /// The same for many hosts, those left out that no route leads to; of packets from an address of
+    /// this host, which rules may look at (`ip rule add from`).
     ///
     /// # Errors
     /// [`NetlinkError::Kernel`] when the interfaces cannot be listed.
     pub fn routes_to(
         &mut self,
+        from: Option<IpAddr>,
         ips: impl IntoIterator<Item = IpAddr>,
     ) -> Result<BTreeMap<IpAddr, PathToHost>, NetlinkError> {
         let links = self.links()?;
         Ok(ips
             .into_iter()
-            .filter_map(|ip| Some((ip, self.route_over(ip, &links).ok()?)))
+            .filter_map(|ip| Some((ip, self.route_over(from, ip, &links).ok()?)))
             .collect())
     }
 
@@ -116,7 +118,11 @@ impl Netlink {
     ///
     /// # Errors
     /// [`NetlinkError::Kernel`] when there is no route.
-    pub fn devices_to(&mut self, ip: IpAddr) -> Result<Vec<String>, NetlinkError> {
+    pub fn devices_to(
+        &mut self,
+        from: Option<IpAddr>,
+        ip: IpAddr,
+    ) -> Result<Vec<String>, NetlinkError> {
         let mut message = RouteMessage::default();
         message.header.address_family = family(ip);
         message.header.destination_prefix_length = if ip.is_ipv4() { 32 } else { 128 };
@@ -125,6 +131,10 @@ impl Netlink {
         message
             .attributes
             .push(RouteAttribute::Destination(ip.into()));
+        let from = from.filter(|from| from.is_ipv4() == ip.is_ipv4());
+        message
+            .attributes
+            .extend(from.map(|from| RouteAttribute::Source(from.into())));
         let answer = self
             .get(Message::GetRoute(message))
             .map_err(NetlinkError::kernel("find", format!("a route to {ip}")))?;
@@ -146,7 +156,12 @@ impl Netlink {
         Ok(found.map(|link| link.name.clone()).collect())
     }
 
-    fn route_over(&mut self, ip: IpAddr, links: &[Link]) -> Result<PathToHost, NetlinkError> {
+    fn route_over(
+        &mut self,
+        from: Option<IpAddr>,
+        ip: IpAddr,
+        links: &[Link],
+    ) -> Result<PathToHost, NetlinkError> {
         let object = || format!("a route to {ip}");
         let mut message = RouteMessage::default();
         message.header.address_family = family(ip);
@@ -154,6 +169,10 @@ impl Netlink {
         message
             .attributes
             .push(RouteAttribute::Destination(ip.into()));
+        let from = from.filter(|from| from.is_ipv4() == ip.is_ipv4());
+        message
+            .attributes
+            .extend(from.map(|from| RouteAttribute::Source(from.into())));
         let answer = self
             .get(Message::GetRoute(message))
             .map_err(NetlinkError::kernel("find", object()))?;

@@ -87,7 +87,10 @@ fn veth_joins_two_namespaces() {
     let path = nl_a.route_to(ip("10.1.0.2")).expect("route");
     assert_eq!((path.mtu, path.index), (1400, v0.index));
     assert_eq!(path.neighbour, Some(ip("10.1.0.2")));
-    assert_eq!(nl_a.devices_to(ip("10.1.0.2")).expect("route"), ["v0"]);
+    assert_eq!(
+        nl_a.devices_to(None, ip("10.1.0.2")).expect("route"),
+        ["v0"]
+    );
     nl_b.set_up("v1", false).expect("down");
     assert!(!nl_a.link("v0").expect("link").expect("v0").carrier);
     nl_b.set_up("v1", true).expect("up again");
@@ -305,7 +308,7 @@ fn routes_and_rules_lead_through_other_tables() {
         let status = Command::new("ip").args(words.split(' ')).status();
         assert!(status.expect("ip").success());
         let paths = nl
-            .routes_to([ip("8.8.8.8"), ip("10.4.0.9"), ip("2001:db8::1")])
+            .routes_to(None, [ip("8.8.8.8"), ip("10.4.0.9"), ip("2001:db8::1")])
             .expect("paths");
         let mtus: Vec<_> = paths.iter().map(|(ip, path)| (*ip, path.mtu)).collect();
         assert_eq!(mtus, [(ip("8.8.8.8"), 1500), (ip("10.4.0.9"), 1400)]);
