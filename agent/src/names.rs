@@ -20,6 +20,12 @@ pub(crate) const MESH_HOST_IP6: Ipv6Addr =
 pub(crate) const MESH_IP6: Ipv6Addr =
     Ipv6Addr::new(0xfd57, 0x4546, 0x5400, 0, 0, 0, 0xa9fe, 0x4d02);
 
+/// The device at which the kernel merges what flows of the fast path bring.
+pub(crate) const MERGING: &str = "weftgro0";
+
+/// The UDP port of [`MERGING`], on every node.
+pub(crate) const MERGING_PORT: u16 = 4790;
+
 /// The gateway bridge.
 pub(crate) const BRIDGE: &str = "weft_gwbridge";
 

@@ -257,10 +257,27 @@ impl Dataplane {
     /// Sends a loopback message to the node behind `vtep`, by the socket and in the form of all
     /// frames to it. False when there is no room.
     pub fn send_loopback(&self, vtep: IpAddr, said: Loopback) -> bool {
+        self.ask_loopback(LoopbackQuestion {
+            vtep,
+            port: None,
+            said,
+        })
+    }
+
+    /// As [`Self::send_loopback`], to another port of that node: its second one
+    /// ([`UnderlayRoute::second_port`]). The answer comes by the data path's.
+    pub fn send_loopback_to(&self, at: SocketAddr, said: Loopback) -> bool {
+        self.ask_loopback(LoopbackQuestion {
+            vtep: at.ip(),
+            port: Some(at.port()),
+            said,
+        })
+    }
+
+    fn ask_loopback(&self, question: LoopbackQuestion) -> bool {
         let Some(inbox) = self.shared.inboxes.first() else {
             return false;
         };
-        let question = LoopbackQuestion { vtep, said };
         let sent = inbox.loopbacks.push(question).is_ok();
         inbox.wakeup.notify();
         sent

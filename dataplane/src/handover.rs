@@ -75,6 +75,8 @@ pub(crate) struct FlowQuestion {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LoopbackQuestion {
     pub(crate) vtep: IpAddr,
+    /// That of the data path when absent.
+    pub(crate) port: Option<u16>,
     pub(crate) said: Loopback,
 }
 

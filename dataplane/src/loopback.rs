@@ -57,10 +57,10 @@ impl Worker {
 
     /// Sends what this node asks others.
     pub(crate) fn send_loopbacks(&mut self) {
-        while let Some(LoopbackQuestion { vtep, said }) =
+        while let Some(LoopbackQuestion { vtep, port, said }) =
             self.shared.inboxes[self.index].loopbacks.pop()
         {
-            let vtep = SocketAddr::new(vtep, self.vxlan_port);
+            let vtep = SocketAddr::new(vtep, port.unwrap_or(self.vxlan_port));
             if let Err(reason) = self.send_loopback(vtep, said) {
                 self.counters().underlay.add(reason);
             }

@@ -7,6 +7,11 @@
 //   sandbox eth0, egress   leave   known flow? -> out by the sandbox's second device, eth1
 //   host's end of eth1     push    write the VXLAN headers, to the underlay; or to another sandbox
 //   underlay, ingress      pop     strip the headers of a known flow, into the sandbox by eth1
+//   merging device         sink    nothing is for it
+//
+// Devices deliver packets of the underlay's MTU, and the kernel merges what is in tunnels only at a
+// port that a tunnel device of its own has. So flows of the kernel go to a second port, where there is
+// such a device; pop stands in front of it, and gives what it does not carry to the workers' port.
 //
 // A miss is never a loss: the packet goes on as if no program were there, to the TAP or the socket
 // that a worker reads. Workers keep every decision. Entries say which flow they are for, which
@@ -204,6 +209,24 @@ struct {
 	__type(value, __u64);
 } until SEC(".maps");
 
+// Where datagrams arrive besides the data path's port; 0 for nowhere.
+union second_port {
+	__u64 word; // all of it, read and written at once
+	struct {
+		__be32 addr;      // of this node
+		__be16 port;      // at which the kernel merges
+		__be16 data_path; // that the workers read
+	};
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, __u64);
+} second SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, COUNTERS);
@@ -228,6 +251,17 @@ static __always_inline bool holds(__u32 network, __u32 epoch, __u64 now)
 
 	return current && *(volatile __u64 *)current == epoch && end &&
 	       now < *(volatile __u64 *)end;
+}
+
+static __always_inline union second_port second_port(void)
+{
+	union second_port port = {};
+	__u32 zero = 0;
+	__u64 *word = bpf_map_lookup_elem(&second, &zero);
+
+	if (word)
+		port.word = *(volatile __u64 *)word;
+	return port;
 }
 
 // What is read of a packet.
@@ -556,12 +590,12 @@ static __always_inline bool merged(const struct __sk_buff *skb, const struct pac
 	return skb->len != OVERHEAD + ETH_HLEN + packet->len;
 }
 
-// What arrives on the underlay's device, before the host has it.
-SEC("classifier")
-int pop(struct __sk_buff *skb)
+// Strips the headers of a flow that is known, and delivers what is inside.
+static __always_inline int carry_in(struct __sk_buff *skb)
 {
 	void *data = (void *)(long)skb->data;
 	void *end = (void *)(long)skb->data_end;
+	union second_port second = second_port();
 	struct outer *outer = data;
 	struct packet packet = {};
 	struct in_entry *entry;
@@ -594,7 +628,8 @@ int pop(struct __sk_buff *skb)
 	if (!entry)
 		return TC_ACT_UNSPEC;
 	if (entry->saddr != outer->ip.saddr || entry->daddr != outer->ip.daddr ||
-	    entry->dport != outer->udp.dest || entry->underlay != skb->ifindex) {
+	    (entry->dport != outer->udp.dest && second.port != outer->udp.dest) ||
+	    entry->underlay != skb->ifindex) {
 		count(OTHER_NODE);
 		return TC_ACT_UNSPEC;
 	}
@@ -641,6 +676,68 @@ int pop(struct __sk_buff *skb)
 	// Its hardware address is that of the first device.
 	bpf_skb_change_type(skb, PACKET_HOST);
 	return bpf_redirect_peer(device, 0);
+}
+
+struct datagram {
+	struct ethhdr eth;
+	struct iphdr ip;
+	struct udphdr udp;
+} __attribute__((packed));
+
+// What has come to the second port goes on to the one that the workers read.
+static __always_inline int hand_over(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data;
+	void *end = (void *)(long)skb->data_end;
+	union second_port second = second_port();
+	struct datagram *datagram = data;
+	bool summed;
+
+	if (!second.port)
+		return TC_ACT_UNSPEC;
+	if (data + sizeof(*datagram) > end) {
+		if (skb->len < sizeof(*datagram) || bpf_skb_pull_data(skb, sizeof(*datagram)))
+			return TC_ACT_UNSPEC;
+		data = (void *)(long)skb->data;
+		end = (void *)(long)skb->data_end;
+		datagram = data;
+		if (data + sizeof(*datagram) > end)
+			return TC_ACT_UNSPEC;
+	}
+	if (datagram->eth.h_proto != bpf_htons(ETH_P_IP) || datagram->ip.version != 4 ||
+	    datagram->ip.ihl != 5 || datagram->ip.protocol != IPPROTO_UDP ||
+	    datagram->ip.frag_off & bpf_htons(MORE_FRAGMENTS | FRAGMENT_OFFSET) ||
+	    datagram->ip.daddr != second.addr || datagram->udp.dest != second.port)
+		return TC_ACT_UNSPEC;
+	// Without a checksum it stays. A device's sum of the whole packet has to follow then, and with
+	// one both changes cancel each other.
+	summed = datagram->udp.check;
+	if ((summed && bpf_l4_csum_replace(skb, offsetof(struct datagram, udp.check), second.port,
+					   second.data_path,
+					   BPF_F_MARK_MANGLED_0 | sizeof(second.port))) ||
+	    bpf_skb_store_bytes(skb, offsetof(struct datagram, udp.dest), &second.data_path,
+				sizeof(second.data_path), summed ? 0 : BPF_F_RECOMPUTE_CSUM)) {
+		count(FAILED);
+		return TC_ACT_SHOT;
+	}
+	return TC_ACT_UNSPEC;
+}
+
+// What arrives on the underlay's device, before the host has it.
+SEC("classifier")
+int pop(struct __sk_buff *skb)
+{
+	int verdict = carry_in(skb);
+
+	return verdict == TC_ACT_UNSPEC ? hand_over(skb) : verdict;
+}
+
+// What reaches the device of the second port past `pop`: no node has sent it by a way that is known.
+SEC("classifier")
+int sink(struct __sk_buff *skb)
+{
+	(void)skb;
+	return TC_ACT_SHOT;
 }
 
 char _license[] SEC("license") = "Dual MIT/GPL";

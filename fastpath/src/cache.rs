@@ -10,7 +10,7 @@ use weft_sys::netlink::{Hook, Netlink, NetlinkError};
 
 use crate::counters::{Event, EventCounts};
 use crate::installer::Installer;
-use crate::record::{Epochs, FLOWS, Heartbeat, NETWORKS, RECORD_WORDS, Records};
+use crate::record::{Epochs, FLOWS, Heartbeat, NETWORKS, RECORD_WORDS, Records, SecondPort};
 
 /// `bpf/weft.bpf.c`, compiled by `cargo xtask bpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/weft.bpf.o");
@@ -46,6 +46,7 @@ pub struct FlowCache {
     leave: ProgramFd,
     push: ProgramFd,
     pop: ProgramFd,
+    sink: ProgramFd,
     out: u32,
     inward: u32,
     counters: PerCpuArray<MapData, u64>,
@@ -55,6 +56,8 @@ pub struct FlowCache {
     pub epochs: Epochs,
     /// Until when.
     pub heartbeat: Heartbeat,
+    /// Where flows may arrive besides the data path's port.
+    pub second_port: SecondPort,
 }
 
 impl std::fmt::Debug for FlowCache {
@@ -82,6 +85,7 @@ impl FlowCache {
         let leave = program(&mut object, "leave")?;
         let push = program(&mut object, "push")?;
         let pop = program(&mut object, "pop")?;
+        let sink = program(&mut object, "sink")?;
         let (out, inward) = (
             map(&mut object, "out_flows")?,
             map(&mut object, "in_flows")?,
@@ -96,17 +100,20 @@ impl FlowCache {
         let records = Records(words("records", FLOWS as usize * RECORD_WORDS)?);
         let epochs = Epochs(words("epochs", NETWORKS as usize)?);
         let heartbeat = Heartbeat(words("until", 1)?);
+        let second_port = SecondPort(words("second", 1)?);
         let installer = (out.info()?.id(), inward.info()?.id());
         Ok(Self {
             leave,
             push,
             pop,
+            sink,
             out: installer.0,
             inward: installer.1,
             counters: PerCpuArray::try_from(counters)?,
             records,
             epochs,
             heartbeat,
+            second_port,
         })
     }
 
@@ -143,6 +150,14 @@ impl FlowCache {
     /// [`NetlinkError`].
     pub fn attach_underlay(&self, links: &mut Netlink, device: &str) -> Result<(), NetlinkError> {
         links.set_program(device, Hook::Ingress, &self.pop, 0)
+    }
+
+    /// Closes the device that the second port belongs to: what reaches it by itself is for nobody.
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub fn attach_sink(&self, links: &mut Netlink, device: &str) -> Result<(), NetlinkError> {
+        links.set_program(device, Hook::Ingress, &self.sink, 0)
     }
 
     /// What happened so far.
@@ -209,6 +224,7 @@ mod tests {
             ("records", [4, record * WORD, FLOWS]),
             ("epochs", [4, WORD, NETWORKS]),
             ("until", [4, WORD, 1]),
+            ("second", [4, WORD, 1]),
             ("counters", [4, WORD, events]),
         ]);
         assert_eq!(found, expected);

@@ -30,7 +30,9 @@ pub use cache::{FlowCache, LoadError};
 pub use counters::{Event, EventCounts};
 pub use entry::{FlowKey, InEntry, OutEntry, Rewrite, Scope, Way};
 pub use installer::{InstallError, Installer};
-pub use record::{Epochs, Heartbeat, Record, RecordId, RecordPool, Records, Sent, Traffic};
+pub use record::{
+    Epochs, Heartbeat, Record, RecordId, RecordPool, Records, SecondPort, Sent, Traffic,
+};
 
 /// For `tests/streams.rs`, which sends its streams where the self-test sends its own.
 #[doc(hidden)]

@@ -1,5 +1,6 @@
 //! What programs and agent write where both see it.
 
+use std::net::SocketAddrV4;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -179,6 +180,37 @@ impl Heartbeat {
     }
 }
 
+/// The port that datagrams of flows may come to besides that of the data path: the kernel merges what
+/// is in tunnels only where a tunnel device of its own has the port.
+#[derive(Debug)]
+pub struct SecondPort(pub(crate) KernelWords);
+
+impl SecondPort {
+    /// What comes to `at`, of this node, is taken as what comes to `data_path`, the port that the
+    /// workers read.
+    pub fn open(&self, at: SocketAddrV4, data_path: u16) {
+        self.set(Self::word(at, data_path));
+    }
+
+    /// There is none.
+    pub fn close(&self) {
+        self.set(0);
+    }
+
+    /// `union second_port`.
+    fn word(at: SocketAddrV4, data_path: u16) -> u64 {
+        let [a, b, c, d] = at.ip().octets();
+        let [port, to] = [at.port(), data_path].map(u16::to_be_bytes);
+        u64::from_ne_bytes([a, b, c, d, port[0], port[1], to[0], to[1]])
+    }
+
+    fn set(&self, word: u64) {
+        if let Some(place) = self.0.first() {
+            place.store(word, Ordering::SeqCst);
+        }
+    }
+}
+
 /// Records that are free; one pool for each worker, of numbers that no other one has.
 #[derive(Debug)]
 pub struct RecordPool {
@@ -204,5 +236,17 @@ impl RecordPool {
     /// Gives a record back that no entry names any more.
     pub fn close(&mut self, id: RecordId) {
         self.free.push(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_port_lies_as_the_programs_read_it() {
+        let at = "192.0.2.7:4790".parse().unwrap();
+        let bytes = SecondPort::word(at, 8472).to_ne_bytes();
+        assert_eq!(bytes, [192, 0, 2, 7, 0x12, 0xb6, 0x21, 0x18]);
     }
 }

@@ -37,6 +37,10 @@ pub struct NodeRecord {
     /// Questions by VXLAN that arrived here a moment ago, of nodes that got no answer to others.
     #[serde(default)]
     pub heard: Vec<HeardQuestion>,
+    /// UDP port besides that of the data path, at which the kernel merges the packets of flows that it
+    /// carries; 0 where there is none.
+    #[serde(default)]
+    pub merging_port: u16,
 }
 
 /// A loopback message of the data path that has arrived.

@@ -22,6 +22,7 @@ use super::gateway::Gateway;
 use super::local::LocalPorts;
 use super::probe_stats::ProbeStats;
 use super::questions::Questions;
+use super::second_ports::SecondPorts;
 use super::shortcuts::SandboxCounts;
 use super::underlay::{Hop, Underlay};
 use super::warnings::Warnings;
@@ -69,6 +70,13 @@ pub(crate) struct DataPath {
     /// By which device and neighbour each VTEP is reached that the kernel may send to by itself; kept
     /// up likewise.
     pub(crate) hops: ArcSwap<BTreeMap<Ipv4Addr, Hop>>,
+    /// VTEPs that the kernel could send to, and whose device is faster by segments made here, with its
+    /// name; kept up likewise.
+    pub(crate) by_segments: ArcSwap<BTreeMap<Ipv4Addr, String>>,
+    /// Ports at which nodes have their kernel merge what it carries.
+    pub(crate) second_ports: SecondPorts,
+    /// This node's end of the data path.
+    pub(crate) at: SocketAddr,
     /// How many sandboxes have flows that the kernel carries, for those who look.
     pub(crate) shortcuts: ArcSwap<SandboxCounts>,
     /// The endpoints that the last tables have, for those who look.
@@ -152,6 +160,9 @@ impl DataPath {
             mtus: ArcSwap::from_pointee(mtus),
             plain: ArcSwap::default(),
             hops: ArcSwap::default(),
+            by_segments: ArcSwap::default(),
+            second_ports: SecondPorts::default(),
+            at: plane_config.underlay,
             shortcuts: ArcSwap::default(),
             there: ArcSwap::default(),
             probes: ProbeStats::default(),

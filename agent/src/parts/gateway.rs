@@ -12,6 +12,7 @@ use weft_model::objects::Protocol;
 use super::warnings::Warnings;
 use crate::config::{Config, MeshFrontEnd};
 use crate::kept::HostRules;
+use crate::names::MERGING_PORT;
 use crate::published::MeshSockets;
 use crate::sandbox::gwbridge::{ClusterPort, Egress, GatewayBridge};
 
@@ -84,8 +85,11 @@ pub(crate) fn cluster_ports(orders: &Assignment) -> BTreeSet<ClusterPort> {
             .map(|at| SocketAddr::new(node.addr, at.port()));
         let gossip = SocketAddr::new(node.addr, node.gossip_port);
         let data_path = SocketAddr::new(node.data_path_addr, orders.shared.data_path_port);
+        // Whether the node has it or not: what comes there is taken as what comes to the data path.
+        let merging = SocketAddr::new(node.data_path_addr, MERGING_PORT);
         [
             Some((data_path, Protocol::Udp)),
+            Some((merging, Protocol::Udp)),
             Some((gossip, Protocol::Udp)),
             Some((gossip, Protocol::Tcp)),
             manager.map(|at| (at, Protocol::Tcp)),

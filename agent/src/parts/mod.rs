@@ -8,6 +8,7 @@ pub(crate) mod local;
 pub(crate) mod manager_slot;
 mod probe_stats;
 pub(crate) mod questions;
+pub(crate) mod second_ports;
 pub(crate) mod shortcuts;
 pub(crate) mod underlay;
 pub(crate) mod warnings;

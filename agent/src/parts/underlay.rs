@@ -8,10 +8,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::Ipv4Net;
 use weft_sys::ipsec::protected_destinations;
 use weft_sys::netlink::{Link, Netlink, NetlinkError, PathToHost};
-use weft_sys::offload::{segments_datagrams, segments_tunnels};
+use weft_sys::offload::{has_feature, segments_datagrams, segments_tunnels};
 
 /// Where the MTU of the underlay cannot be told, in bytes.
 const ASSUMED: u32 = 1500;
+
+/// Segmentation of UDP tunnels whose outer checksum is zero, by the kernel's name (`ethtool -k`).
+const UNSUMMED: &str = "tx-udp_tnl-segmentation";
 
 /// What the kernel says of the underlay. MTUs in bytes of outer IP packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +29,9 @@ pub(crate) struct Underlay {
     pub(crate) alike: BTreeSet<IpAddr>,
     /// VTEPs that programs in the kernel may send to past its own output.
     pub(crate) hops: BTreeMap<Ipv4Addr, Hop>,
+    /// VTEPs that are none of these, as their device, with its name, segments datagrams and not
+    /// tunnels: segments that are made here are cheaper there than super-frames that the kernel cuts.
+    pub(crate) by_segments: BTreeMap<Ipv4Addr, String>,
 }
 
 /// By which device a VTEP is reached, and who is next there.
@@ -56,7 +62,7 @@ impl Underlay {
         let routes = netlink.routes_to(Some(data_path), vteps)?;
         let mut devices = Devices::default();
         let (mut plain, mut alike) = (BTreeMap::new(), BTreeSet::new());
-        let mut hops = BTreeMap::new();
+        let (mut hops, mut by_segments) = (BTreeMap::new(), BTreeMap::new());
         let protected = match protected_destinations() {
             Ok(protected) => protected,
             Err(error) => {
@@ -72,7 +78,11 @@ impl Underlay {
                 && names.len() == 1
                 && let Some(hop) = hop(v4, path, &links, &protected)
             {
-                hops.insert(v4, hop);
+                if devices.of(&hop.device).prefers_segments() {
+                    by_segments.insert(v4, hop.device);
+                } else {
+                    hops.insert(v4, hop);
+                }
             }
             match devices.way(names.into_iter().collect()) {
                 Way::Plain(device) => _ = plain.insert(vtep, device),
@@ -89,6 +99,7 @@ impl Underlay {
             plain,
             alike,
             hops,
+            by_segments,
         })
     }
 
@@ -126,23 +137,45 @@ enum Way {
     Alike,
 }
 
-/// What devices said of themselves: whether they segment tunnels, and datagrams.
+/// What a device segments.
+#[derive(Debug, Clone, Copy)]
+struct Segments {
+    /// Tunnels with a checksum of the outer header, as workers send them.
+    tunnels: bool,
+    /// Those without one, as programs in the kernel do.
+    unsummed: bool,
+    datagrams: bool,
+}
+
+impl Segments {
+    /// Whether flows are faster by workers than by programs. Where neither is segmented the kernel
+    /// does it for both.
+    const fn prefers_segments(self) -> bool {
+        self.datagrams && !self.unsummed
+    }
+}
+
+/// What devices said of themselves.
 #[derive(Debug, Default)]
-struct Devices(BTreeMap<String, (bool, bool)>);
+struct Devices(BTreeMap<String, Segments>);
 
 impl Devices {
-    /// The way by all of these devices. What cannot be asked counts as one that segments nothing:
-    /// that costs speed and nothing else.
+    /// What cannot be asked counts as one that segments nothing: that costs speed and nothing else.
+    fn of(&mut self, name: &str) -> Segments {
+        let known = self.0.entry(name.to_owned());
+        *known.or_insert_with(|| Segments {
+            tunnels: segments_tunnels(name).unwrap_or(false),
+            unsummed: has_feature(name, UNSUMMED).unwrap_or(false),
+            datagrams: segments_datagrams(name).unwrap_or(false),
+        })
+    }
+
+    /// The way by all of these devices.
     fn way(&mut self, names: BTreeSet<String>) -> Way {
         let mut way = Way::Alike;
         for name in names {
-            let known = self.0.entry(name.clone()).or_insert_with(|| {
-                (
-                    segments_tunnels(&name).unwrap_or(false),
-                    segments_datagrams(&name).unwrap_or(false),
-                )
-            });
-            match *known {
+            let known = self.of(&name);
+            match (known.tunnels, known.datagrams) {
                 (false, _) => return Way::Plain(name),
                 (true, false) => way = Way::Tunnels,
                 (true, true) => {}
@@ -158,7 +191,12 @@ mod tests {
 
     fn way(devices: &[(&str, bool, bool)]) -> Way {
         let said = |&(name, tunnels, datagrams): &(&str, bool, bool)| {
-            (name.to_owned(), (tunnels, datagrams))
+            let segments = Segments {
+                tunnels,
+                unsummed: tunnels,
+                datagrams,
+            };
+            (name.to_owned(), segments)
         };
         let mut known = Devices(devices.iter().map(said).collect());
         known.way(devices.iter().map(|d| d.0.to_owned()).collect())
@@ -227,6 +265,23 @@ mod tests {
     }
 
     #[test]
+    fn workers_are_faster_where_the_device_segments_datagrams_alone() {
+        for (unsummed, datagrams, expected) in [
+            (true, true, false),
+            (true, false, false),
+            (false, true, true),
+            (false, false, false),
+        ] {
+            let segments = Segments {
+                tunnels: true,
+                unsummed,
+                datagrams,
+            };
+            assert_eq!(segments.prefers_segments(), expected, "{segments:?}");
+        }
+    }
+
+    #[test]
     fn segments_are_made_where_the_device_makes_none_and_where_they_are_cheaper() {
         let [plain, alike, tunnels] = [1, 2, 3].map(|host| IpAddr::from([192, 0, 2, host]));
         let underlay = Underlay {
@@ -235,6 +290,7 @@ mod tests {
             plain: BTreeMap::from([(plain, "eth0".to_owned())]),
             alike: BTreeSet::from([alike]),
             hops: BTreeMap::new(),
+            by_segments: BTreeMap::new(),
         };
         assert_eq!(underlay.segmented(false), BTreeSet::from([plain]));
         assert_eq!(underlay.segmented(true), BTreeSet::from([plain, alike]));

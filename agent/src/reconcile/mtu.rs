@@ -1,7 +1,7 @@
 //! The part of the loop that follows the MTUs of the underlay.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use weft_wire::PortId;
 
 use crate::blocking::blocking;
 use crate::compile::mtus::Mtus;
+use crate::names::MERGING_PORT;
 use crate::parts::data_path::DataPath;
 use crate::parts::local::LocalPorts;
 use crate::parts::underlay::Underlay;
@@ -81,6 +82,7 @@ impl MtuKeeper {
                 ),
             }
         }
+        data_path.second_ports.announce(merging(orders, view));
         if let Some(underlay) = &self.underlay {
             let mtus = Mtus::of(
                 underlay.device,
@@ -113,6 +115,10 @@ impl MtuKeeper {
                 );
             }
             data_path.plain.store(Arc::new(underlay.plain.clone()));
+        }
+        if **data_path.by_segments.load() != underlay.by_segments {
+            let by_segments = Arc::new(underlay.by_segments.clone());
+            data_path.by_segments.store(by_segments);
         }
         if **data_path.hops.load() != underlay.hops {
             data_path.hops.store(Arc::new(underlay.hops.clone()));
@@ -172,6 +178,23 @@ fn vteps(orders: &Assignment) -> BTreeSet<IpAddr> {
     nodes
         .map(|n| n.data_path_addr)
         .chain(orders.shared.peers.iter().map(|p| p.vtep))
+        .collect()
+}
+
+/// Other nodes that say that their kernel merges what comes to the second port.
+fn merging(orders: &Assignment, view: &NetdbView) -> BTreeSet<Ipv4Addr> {
+    let others = orders.shared.nodes.iter();
+    others
+        .filter(|node| node.id != orders.own.node.id)
+        .filter(|node| {
+            // No other one: sandboxes are kept from this one alone.
+            view.node(&node.id)
+                .is_some_and(|record| record.merging_port == MERGING_PORT)
+        })
+        .filter_map(|node| match node.data_path_addr {
+            IpAddr::V4(vtep) => Some(vtep),
+            IpAddr::V6(_) => None,
+        })
         .collect()
 }
 

@@ -331,6 +331,7 @@ impl Reconciler {
                 .collect(),
             mtu: self.mtu.device(),
             heard: self.heard(orders),
+            merging_port: self.data_path.second_ports.own(),
         };
         let generation = self.handles.local.generation();
         if self.told_generation != Some(generation) {

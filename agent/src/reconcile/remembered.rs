@@ -217,6 +217,7 @@ mod tests {
             closed_ports: Vec::new(),
             mtu: 1500,
             heard: Vec::new(),
+            merging_port: 0,
         };
         (NodeId(id.to_owned()), Arc::new(record))
     }

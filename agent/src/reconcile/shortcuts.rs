@@ -5,7 +5,9 @@
 //! have changed: so it makes no difference whether a port, a second device or the cache comes first,
 //! nor what an earlier agent has left.
 
+mod answering;
 mod devices;
+mod merging;
 mod plan;
 mod sandboxes;
 
@@ -19,6 +21,7 @@ use weft_sys::netlink::{Hook, Link, Netlink, NetlinkError};
 use weft_wire::PortId;
 
 use self::devices::UnderlayDevices;
+use self::merging::Merging;
 use self::plan::{HostEnd, Inode, Present, Sandboxes, State, Wanted, Without};
 use crate::blocking::blocking;
 use crate::parts::data_path::DataPath;
@@ -69,8 +72,13 @@ impl Mode {
 pub(crate) async fn run(
     handles: Arc<Handles>,
     data_path: Arc<DataPath>,
-    mut end: watch::Receiver<bool>,
+    end: watch::Receiver<bool>,
 ) {
+    let asking = answering::run(Arc::clone(&data_path), end.clone());
+    tokio::join!(keep(handles, data_path, end), asking);
+}
+
+async fn keep(handles: Arc<Handles>, data_path: Arc<DataPath>, mut end: watch::Receiver<bool>) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let started = Instant::now();
@@ -123,13 +131,14 @@ pub(crate) async fn run(
     }
 }
 
-/// Takes away the programs in front of devices of the underlay: the node leaves its swarm. Those of
-/// sandboxes go with their devices. Blocks.
+/// Takes away the programs in front of devices of the underlay, and the device at which packets are
+/// merged: the node leaves its swarm. Programs of sandboxes go with their devices. Blocks.
 ///
 /// # Errors
-/// [`NetlinkError`] when devices cannot be listed.
+/// [`NetlinkError`] when devices cannot be listed, or that one not removed.
 pub(crate) fn remove() -> Result<(), NetlinkError> {
-    devices::remove_all()
+    devices::remove_all()?;
+    merging::remove_device()
 }
 
 /// What a comparison is to do.
@@ -155,6 +164,7 @@ struct Keeper {
     sandboxes: Sandboxes,
     present: Present,
     underlay: UnderlayDevices,
+    merging: Merging,
     /// What was said of ports that were refused.
     said: BTreeMap<PortId, String>,
     /// The port that had its turn last.
@@ -186,9 +196,14 @@ impl Keeper {
         if look.slow {
             self.looks = self.looks.wrapping_add(1);
         }
+        Merging::begin(plane, data_path.at);
         let way = (&mut host.netlink, host.links.as_slice());
-        self.underlay
-            .keep(plane, way, &data_path.hops.load(), again);
+        let (hops, merging) = (data_path.hops.load(), data_path.second_ports.answering());
+        self.underlay.keep(plane, way, (&**hops, &*merging), again);
+        if look.slow {
+            let way = (&mut host.netlink, host.links.as_slice());
+            self.merging.keep(data_path, way, again);
+        }
         if !self.swept && (look.settled || look.mode == Mode::Off) {
             self.underlay.sweep(&mut host.netlink, &host.links);
             self.swept = true;

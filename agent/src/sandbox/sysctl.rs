@@ -55,7 +55,7 @@ pub(super) fn fixed_addresses(ifname: &str) -> Result<(), SandboxError> {
 ///
 /// # Errors
 /// [`SandboxError::Sysctl`].
-pub(super) fn set_if_there(name: &str, value: &str) -> Result<(), SandboxError> {
+pub(crate) fn set_if_there(name: &str, value: &str) -> Result<(), SandboxError> {
     match set(name, value) {
         Err(SandboxError::Sysctl { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             Ok(())

@@ -22,4 +22,7 @@ pub struct UnderlayRoute {
     pub device: u32,
     /// Who is next: the VTEP itself, or a router.
     pub next_hop: Ipv4Addr,
+    /// The VTEP's second port, at which its kernel merges what arrives; that of the data path where it
+    /// has none ([`SecondPort`](weft_fastpath::SecondPort)).
+    pub second_port: Option<u16>,
 }

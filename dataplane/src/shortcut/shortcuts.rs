@@ -296,7 +296,7 @@ fn way(
                 device: route.device,
                 next_hop: route.next_hop,
                 from: SocketAddrV4::new(*own.ip(), due.source_port),
-                to: vtep,
+                to: SocketAddrV4::new(*vtep.ip(), route.second_port.unwrap_or(vtep.port())),
                 vni: due.port.vni,
                 dst_mac: due.dst_mac,
                 src_mac: due.port.mac,

@@ -222,6 +222,11 @@ fn fast_path() -> bool {
 
 /// Waits for the kernel's flow cache and puts it in front of a node's underlay.
 pub(crate) fn lead_underlay(node: &Node) {
+    lead_underlay_to(node, None);
+}
+
+/// The same, with flows that go to the other node's second port.
+pub(crate) fn lead_underlay_to(node: &Node, second_port: Option<u16>) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while node.plane.fast_path().is_none() {
         assert!(Instant::now() < deadline, "the self-test does not end");
@@ -240,6 +245,7 @@ pub(crate) fn lead_underlay(node: &Node) {
         let route = UnderlayRoute {
             device,
             next_hop: other,
+            second_port,
         };
         (other, route)
     }));

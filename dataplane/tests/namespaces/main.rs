@@ -9,6 +9,7 @@ mod inject;
 mod ipv6;
 mod kernel_peer;
 mod loopback;
+mod merging;
 mod mtu;
 mod service_paths;
 mod service_shortcuts;

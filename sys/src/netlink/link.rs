@@ -204,6 +204,28 @@ impl Netlink {
         self.add_link(vxlan.name, "vxlan", message)
     }
 
+    /// Makes a VXLAN device of no network, which takes what comes to its port of any (`ip link add …
+    /// type vxlan external`). It learns nothing, and sends what has its headers said beside alone. As
+    /// long as it is up, the kernel merges what tunnels at this port hold. True when it was not there;
+    /// an existing one is not changed.
+    ///
+    /// # Errors
+    /// [`NetlinkError::OtherKind`], [`NetlinkError::Kernel`]. A port that somebody has is told by
+    /// [`Netlink::set_up`].
+    pub fn add_vxlan_external(&mut self, name: &str, port: u16) -> Result<bool, NetlinkError> {
+        let data = vec![
+            InfoVxlan::CollectMetadata(true),
+            InfoVxlan::Port(port),
+            InfoVxlan::Learning(false),
+        ];
+        let mut message = named(name);
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Vxlan),
+            LinkInfo::Data(InfoData::Vxlan(data)),
+        ]));
+        self.add_link(name, "vxlan", message)
+    }
+
     fn add_link(
         &mut self,
         name: &str,

@@ -331,6 +331,34 @@ fn routes_and_rules_lead_through_other_tables() {
 }
 
 #[test]
+fn a_vxlan_of_no_network_has_its_port_while_it_is_up() {
+    in_fresh_netns(|nl| {
+        let port = 4790;
+        let bind = || std::net::UdpSocket::bind(("0.0.0.0", port));
+        assert!(nl.add_vxlan_external("merge0", port).expect("made"));
+        assert!(!nl.add_vxlan_external("merge0", port).expect("again"));
+        let link = nl.link("merge0").expect("asked").expect("there");
+        assert_eq!((link.kind.as_deref(), link.up), (Some("vxlan"), false));
+        let taken = bind().expect("it has it only from then on");
+        nl.set_up("merge0", true).expect_err("somebody has it");
+        drop(taken);
+        nl.set_up("merge0", true).expect("up");
+        let error = bind().expect_err("taken");
+        assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+        // Its frames are those of Ethernet: programs stand in front of it as of any other one.
+        assert!(link.ethernet);
+        nl.delete_link("merge0").expect("deleted");
+        bind().expect("free");
+        nl.add_bridge("merge0").expect("bridge");
+        let error = nl.add_vxlan_external("merge0", port).expect_err("taken");
+        assert!(
+            error.to_string().contains("is not a vxlan but a bridge"),
+            "{error}"
+        );
+    });
+}
+
+#[test]
 fn errors_say_what_and_on_which_object() {
     in_fresh_netns(|nl| {
         let error = nl.set_up("no-such0", true).expect_err("missing");

@@ -96,6 +96,7 @@ fn tables_of(orders: &Assignment, said: &[(&str, &str)]) -> (Compiled, Vec<Strin
             closed_ports: Vec::new(),
             mtu: 1500,
             heard: Vec::new(),
+            merging_port: 0,
         };
         words.entry(id.into()).or_default().node = Some(Arc::new(record));
     }

@@ -1,8 +1,11 @@
 //! Whether established flows are carried by the kernel.
 
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering;
 
 use super::{Checks, DataPath, Handles};
+use crate::names::MERGING_PORT;
 use crate::parts::shortcuts::SandboxCounts;
 
 /// What came of the fast path.
@@ -32,10 +35,33 @@ pub(super) fn examine(checks: &mut Checks, handles: &Handles, data_path: &DataPa
             _ => Found::Unknown,
         }
     };
-    say(checks, &found, **data_path.shortcuts.load());
+    let ways = Ways {
+        by_segments: data_path.by_segments.load().values().cloned().collect(),
+        closed: (*data_path.second_ports.closed()).clone(),
+    };
+    say(checks, &found, **data_path.shortcuts.load(), &ways);
 }
 
-fn say(checks: &mut Checks, found: &Found, sandboxes: SandboxCounts) {
+/// Ways to other nodes that are not the fastest ones.
+#[derive(Debug, Default)]
+struct Ways {
+    /// Devices by which no flow goes.
+    by_segments: BTreeSet<String>,
+    /// Nodes that do not answer at their second port.
+    closed: BTreeSet<Ipv4Addr>,
+}
+
+impl Ways {
+    /// Of the nodes behind devices.
+    fn devices(&self) -> String {
+        let say = |device: &String| {
+            format!("; user space on {device}: it segments datagrams and not tunnels")
+        };
+        self.by_segments.iter().map(say).collect()
+    }
+}
+
+fn say(checks: &mut Checks, found: &Found, sandboxes: SandboxCounts, ways: &Ways) {
     let name = "fast path";
     match found {
         Found::Off => checks.ok(name, "off (--fast-path off)"),
@@ -53,8 +79,19 @@ fn say(checks: &mut Checks, found: &Found, sandboxes: SandboxCounts) {
                     sandboxes.without_second
                 );
             }
+            text += &ways.devices();
             if sandboxes.refused == 0 {
-                checks.ok(name, text);
+                match ways.closed.first() {
+                    None => checks.ok(name, text),
+                    Some(node) => checks.warn(
+                        name,
+                        format!(
+                            "{text}; {} nodes do not answer on UDP {MERGING_PORT}, {node} first",
+                            ways.closed.len()
+                        ),
+                        &format!("flows to them use the data path's port, where the kernel merges less: open UDP {MERGING_PORT} between the nodes"),
+                    ),
+                }
                 return;
             }
             text += &format!("; {} could not be taken in", sandboxes.refused);
@@ -81,7 +118,7 @@ mod tests {
                 without_second,
                 refused,
             };
-            say(&mut checks, &found, counts);
+            say(&mut checks, &found, counts, &Ways::default());
             let check = checks.0.remove(0);
             assert_eq!(check.health == Health::Ok, check.next.is_empty());
             check.found
@@ -102,5 +139,35 @@ mod tests {
              only, go by user space; 3 could not be taken in"
         );
         assert!(said(Found::Unknown, [0; 3]).contains("tested"));
+    }
+
+    #[test]
+    fn devices_without_flows_and_closed_ports_are_named() {
+        let said = |ways: &Ways| {
+            let mut checks = Checks::default();
+            let found = Found::Carries(1);
+            say(&mut checks, &found, SandboxCounts::default(), ways);
+            checks.0.remove(0)
+        };
+        let mut ways = Ways {
+            by_segments: BTreeSet::from(["eth0".to_owned()]),
+            closed: BTreeSet::new(),
+        };
+        let check = said(&ways);
+        assert_eq!(
+            check.found,
+            "kernel (tc): 1 flows, 0 sandboxes; user space on eth0: it segments datagrams and not tunnels"
+        );
+        assert_eq!(check.health, Health::Ok);
+        ways.closed.insert(Ipv4Addr::new(192, 0, 2, 7));
+        let check = said(&ways);
+        assert_eq!(check.health, Health::Warn);
+        assert!(
+            check
+                .found
+                .ends_with("1 nodes do not answer on UDP 4790, 192.0.2.7 first"),
+            "{check:?}"
+        );
+        assert!(check.next.ends_with("open UDP 4790 between the nodes"));
     }
 }

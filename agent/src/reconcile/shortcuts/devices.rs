@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use weft_dataplane::{Dataplane, UnderlayRoute};
 use weft_sys::netlink::{Hook, Link, Netlink, NetlinkError};
 
-use crate::names::PORT_PREFIX;
+use crate::names::{MERGING, MERGING_PORT, PORT_PREFIX};
 use crate::parts::underlay::Hop;
 
 /// Devices by number.
@@ -21,13 +21,14 @@ pub(super) struct UnderlayDevices {
 
 impl UnderlayDevices {
     /// Puts programs in front of the devices that lead to other nodes, tells the workers of those
-    /// ways, and takes programs away that are on no way any more. With `again`, those that are there
+    /// ways, and takes programs away that are on no way any more. `merging` are the VTEPs that answer at
+    /// their second port. With `again`, those that are there
     /// are put there once more, should anybody have taken them away.
     pub(super) fn keep(
         &mut self,
         plane: &Dataplane,
         (host, links): (&mut Netlink, &[Link]),
-        hops: &BTreeMap<Ipv4Addr, Hop>,
+        (hops, merging): (&BTreeMap<Ipv4Addr, Hop>, &BTreeSet<Ipv4Addr>),
         again: bool,
     ) {
         let Some(cache) = plane.flow_cache() else {
@@ -55,7 +56,7 @@ impl UnderlayDevices {
             }
         }
         // Before any of them goes: no entry is made anew for a device without a program.
-        plane.set_underlay_routes(routes(hops, &self.present));
+        plane.set_underlay_routes(routes(hops, &self.present, merging));
         let gone: Vec<u32> = self
             .present
             .keys()
@@ -100,9 +101,9 @@ fn remove(host: &mut Netlink, name: &str) {
     }
 }
 
-/// Those of sandboxes have a program of another kind.
+/// Those of sandboxes, and the one at which packets are merged, have programs of other kinds.
 fn may_have_program(link: &Link) -> bool {
-    link.ethernet && !link.name.starts_with(PORT_PREFIX)
+    link.ethernet && !link.name.starts_with(PORT_PREFIX) && link.name != MERGING
 }
 
 /// The devices that lead to other nodes, by the names that they have by now.
@@ -113,13 +114,18 @@ fn devices(hops: &BTreeMap<Ipv4Addr, Hop>, links: &[Link]) -> Devices {
 }
 
 /// The ways by devices with a program.
-fn routes(hops: &BTreeMap<Ipv4Addr, Hop>, present: &Devices) -> Vec<(Ipv4Addr, UnderlayRoute)> {
+fn routes(
+    hops: &BTreeMap<Ipv4Addr, Hop>,
+    present: &Devices,
+    merging: &BTreeSet<Ipv4Addr>,
+) -> Vec<(Ipv4Addr, UnderlayRoute)> {
     let hops = hops.iter();
     hops.filter(|(_, hop)| present.contains_key(&hop.index))
         .map(|(vtep, hop)| {
             let route = UnderlayRoute {
                 device: hop.index,
                 next_hop: hop.next_hop,
+                second_port: merging.contains(vtep).then_some(MERGING_PORT),
             };
             (*vtep, route)
         })
@@ -171,8 +177,17 @@ mod tests {
         let route = UnderlayRoute {
             device: 4,
             next_hop: router,
+            second_port: None,
         };
-        assert_eq!(routes(&hops, &present), [(vtep(4), route)]);
+        let merging = BTreeSet::from([vtep(3)]);
+        assert_eq!(routes(&hops, &present, &merging), [(vtep(4), route)]);
+        let route = UnderlayRoute {
+            second_port: Some(4790),
+            ..route
+        };
+        let merging = BTreeSet::from([vtep(4)]);
+        assert_eq!(routes(&hops, &present, &merging), [(vtep(4), route)]);
+        assert!(!may_have_program(&link(7, "weftgro0")));
         assert!(may_have_program(&links[0]));
         assert!(!may_have_program(&link(5, "wgw4026532281")));
         let tunnel = Link {

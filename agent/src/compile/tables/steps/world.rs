@@ -370,6 +370,7 @@ impl World {
                 closed_ports: Vec::new(),
                 mtu: 1500,
                 heard: Vec::new(),
+                merging_port: 0,
             };
             now.entry(node_id(*who)).or_default().node = Some(Arc::new(record));
         }
