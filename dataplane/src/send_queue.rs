@@ -10,7 +10,7 @@ use weft_sys::udp::{MAX_DATAGRAM_LEN, SendBatch, SendFailureKind, SendReport, Sl
 use weft_wire::ecn::{self, Dscp};
 use weft_wire::frame::{MAX_FRAME_LEN, TCP};
 use weft_wire::gso::{self, MAX_SEGMENTS, Segment};
-use weft_wire::{DropReason, IpInfo, VnetHdr, Vni, flow, vxlan};
+use weft_wire::{DropReason, FiveTuple, IpInfo, VnetHdr, Vni, flow, vxlan};
 
 use crate::counters::WorkerCounters;
 use crate::frame_slot::Slot;

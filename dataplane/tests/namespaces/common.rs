@@ -251,6 +251,13 @@ pub(crate) fn lead_underlay_to(node: &Node, second_port: Option<u16>) {
     }));
 }
 
+/// A device without an address of its own, of which it would tell others beside the frames of a test.
+fn silence(ns: &Netns, name: &str) {
+    let path = format!("/proc/sys/net/ipv6/conf/{name}/addr_gen_mode");
+    let set = || std::fs::write(path, "1");
+    ns.run_in(set).expect("thread").expect("a kernel with IPv6");
+}
+
 /// Gives a sandbox its second device, and its flows the shortcut, where the node has one.
 fn lead(node: &Node, sandbox: &Sandbox) {
     let Some(cache) = node.plane.flow_cache() else {
@@ -271,18 +278,14 @@ fn lead(node: &Node, sandbox: &Sandbox) {
             mtu: None,
         })
         .expect("veth");
+    silence(&node.ns, &name);
     links.set_up(&name, true).expect("up");
     let mut inside = Netlink::open_in(&sandbox.ns).expect("netlink");
     let at = format!("172.18.0.{number}/16").parse().expect("an address");
     inside.add_address("eth1", at).expect("address");
-    for (name, value) in [
-        ("ipv4/conf/eth1/rp_filter", "2"),
-        // No address of its own, of which it would tell others beside the frames of a test.
-        ("ipv6/conf/eth1/addr_gen_mode", "1"),
-    ] {
-        let set = || std::fs::write(format!("/proc/sys/net/{name}"), value);
-        sandbox.ns.run_in(set).expect("thread").expect(name);
-    }
+    let loose = || std::fs::write("/proc/sys/net/ipv4/conf/eth1/rp_filter", "2");
+    sandbox.ns.run_in(loose).expect("thread").expect("loose");
+    silence(&sandbox.ns, "eth1");
     inside.set_up("eth1", true).expect("up");
     cache
         .attach_sandbox(number, (&mut inside, "eth0"), (&mut links, &name))

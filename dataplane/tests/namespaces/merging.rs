@@ -44,10 +44,8 @@ fn add_merging(node: &Node) {
 }
 
 fn at(node: &Node, port: u16) -> SocketAddrV4 {
-    match node.underlay {
-        IpAddr::V4(ip) => SocketAddrV4::new(ip, port),
-        IpAddr::V6(_) => panic!("an underlay of IPv4"),
-    }
+    let ip = node.underlay.to_string().parse();
+    SocketAddrV4::new(ip.expect("an underlay of IPv4"), port)
 }
 
 /// Two such nodes, and a sandbox on each.

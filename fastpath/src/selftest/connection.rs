@@ -158,6 +158,7 @@ impl<'a> Connection<'a> {
                 network: NETWORK,
                 epoch,
                 device: here.host_end,
+                underlay: here.underlay,
                 from: there.vtep,
                 to: SocketAddrV4::new(here.vtep, vxlan::PORT),
                 rewrite: difference(answers, sent.reversed()),

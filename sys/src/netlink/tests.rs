@@ -334,7 +334,7 @@ fn routes_and_rules_lead_through_other_tables() {
 fn a_vxlan_of_no_network_has_its_port_while_it_is_up() {
     in_fresh_netns(|nl| {
         let port = 4790;
-        let bind = || std::net::UdpSocket::bind(("0.0.0.0", port));
+        let bind = || UdpSocket::bind(("0.0.0.0", port));
         assert!(nl.add_vxlan_external("merge0", port).expect("made"));
         assert!(!nl.add_vxlan_external("merge0", port).expect("again"));
         let link = nl.link("merge0").expect("asked").expect("there");
@@ -344,7 +344,7 @@ fn a_vxlan_of_no_network_has_its_port_while_it_is_up() {
         drop(taken);
         nl.set_up("merge0", true).expect("up");
         let error = bind().expect_err("taken");
-        assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         // Its frames are those of Ethernet: programs stand in front of it as of any other one.
         assert!(link.ethernet);
         nl.delete_link("merge0").expect("deleted");
