@@ -132,6 +132,9 @@ impl Netlink {
             .attributes
             .push(RouteAttribute::Destination(ip.into()));
         let from = from.filter(|from| from.is_ipv4() == ip.is_ipv4());
+        if from.is_some() {
+            message.header.source_prefix_length = message.header.destination_prefix_length;
+        }
         message
             .attributes
             .extend(from.map(|from| RouteAttribute::Source(from.into())));
@@ -170,6 +173,9 @@ impl Netlink {
             .attributes
             .push(RouteAttribute::Destination(ip.into()));
         let from = from.filter(|from| from.is_ipv4() == ip.is_ipv4());
+        if from.is_some() {
+            message.header.source_prefix_length = message.header.destination_prefix_length;
+        }
         message
             .attributes
             .extend(from.map(|from| RouteAttribute::Source(from.into())));
