@@ -13,8 +13,8 @@
 // port that a tunnel device of its own has. So flows of the kernel go to a second port, where there is
 // such a device; pop stands in front of it, and gives what it does not carry to the workers' port.
 //
-// A miss is never a loss: the packet goes on as if no program were there, to the TAP or the socket
-// that a worker reads. Workers keep every decision. Entries say which flow they are for, which
+// A miss is no loss: the packet goes on as if no program were there, to the TAP or the socket that a
+// worker reads (but for what is between the two devices of its sandbox when its entry becomes stale). Workers keep every decision. Entries say which flow they are for, which
 // tables they were made of (an epoch of the network: once it has moved on, each entry is stale at
 // once), and what to write: headers of the tunnel, and for a flow to a virtual address that of the
 // replica in its place, and back. What opens or ends a connection, carries options, is a fragment or
@@ -64,6 +64,10 @@
 // Of `enum bpf_adj_room_flags`, since Linux 6.3; headers may be older. Older kernels refuse it, and
 // the self-test then finds IPv6 to be left to the workers.
 #define DECAP_L3_IPV6 (1ULL << 8)
+
+// How long a socket may send nothing but what it has sent before, in ns: beyond two time-outs of the
+// least length, 200 and 400 ms.
+#define STUCK_AFTER 1000000000ULL
 
 #define FLOWS 131072
 #define NETWORKS 16384
@@ -142,6 +146,7 @@ struct record {
 	__u64 last;   // monotonic clock, ns
 	__u64 socket; // what is known of its socket in the sandbox
 	__u64 sent;   // sequence number after the last byte that left, and what was acknowledged
+	__u64 ahead;  // when that number was another one last
 };
 
 enum socket_state {
@@ -150,6 +155,9 @@ enum socket_state {
 	SOCKET_FREE,
 	// Is bound to a device (SO_BINDTODEVICE): it would reset what comes from another one.
 	SOCKET_BOUND,
+	// Sends the same bytes again and again: what is carried does not arrive, here or there (a rule
+	// of a firewall that names the device, a way that is closed to what workers do not send).
+	SOCKET_STUCK,
 };
 
 // Numbers of `counters`. Order and names are those of `Event` in counters.rs.
@@ -375,15 +383,24 @@ static __always_inline bool ready(const struct flow_key *key, const struct rewri
 
 // Notes how far the sandbox is, for the reset of a flow whose other end is gone. All of a socket's
 // packets come by here, one after the other, also those that go to the workers.
-static __always_inline void note_sent(struct record *record, const struct packet *packet, __u32 len)
+static __always_inline void note_sent(struct record *record, const struct packet *packet, __u32 len,
+				      __u64 now)
 {
-	__u32 end = packet->seq + len - ETH_HLEN - packet->headers;
+	__u32 data = len - ETH_HLEN - packet->headers;
+	__u32 end = packet->seq + data;
 	__u64 sent = record->sent;
 	__u32 before = sent >> 32;
 
-	// What is sent once more is no step back.
-	if (sent && (__s32)(end - before) < 0)
+	if (!sent || (__s32)(end - before) > 0) {
+		record->ahead = now;
+	} else {
+		// What is sent once more is no step back.
 		end = before;
+		// Sent again after the third time-out (RFC 6298), with nothing new in between. The workers'
+		// way is another one; where it is no better, nothing is lost by it.
+		if (data && now - record->ahead > STUCK_AFTER)
+			record->socket = SOCKET_STUCK;
+	}
 	record->sent = (__u64)end << 32 | packet->ack;
 }
 
@@ -396,6 +413,7 @@ int leave(struct __sk_buff *skb)
 	struct bpf_sock *socket;
 	struct record *record;
 	__u32 number;
+	__u64 now;
 
 	if (!read_packet((void *)(long)skb->data, (void *)(long)skb->data_end, &packet))
 		return TC_ACT_UNSPEC;
@@ -407,7 +425,12 @@ int leave(struct __sk_buff *skb)
 	record = bpf_map_lookup_elem(&records, &number);
 	if (!record)
 		return TC_ACT_UNSPEC;
-	note_sent(record, &packet, skb->len);
+	now = bpf_ktime_get_ns();
+	note_sent(record, &packet, skb->len, now);
+	if (record->socket == SOCKET_STUCK) {
+		count(NO_SOCKET);
+		return TC_ACT_UNSPEC;
+	}
 	// Answers come by the second device: only a socket of this very namespace that takes them
 	// from there may have them. What the sandbox forwards for others has none.
 	socket = skb->sk;
@@ -418,7 +441,7 @@ int leave(struct __sk_buff *skb)
 	}
 	if (record->socket != SOCKET_FREE)
 		record->socket = SOCKET_FREE;
-	if (!holds(entry->network, entry->epoch, bpf_ktime_get_ns())) {
+	if (!holds(entry->network, entry->epoch, now)) {
 		count(STALE);
 		return TC_ACT_UNSPEC;
 	}

@@ -77,7 +77,7 @@ impl FlowCache {
     /// [`Heartbeat::beat`].
     ///
     /// # Errors
-    /// [`LoadError`], nearly always for lack of privilege or of a kernel from 5.10 on.
+    /// [`LoadError`], nearly always for lack of privilege or of a kernel from 5.13 on.
     pub fn load() -> Result<Self, LoadError> {
         // Types of the kernel are not asked for: the programs read nothing of its own.
         let mut object = EbpfLoader::new().btf(None).load(OBJECT)?;

@@ -13,7 +13,8 @@ pub enum Event {
     Stale,
     /// To the workers: larger than the path takes.
     TooLarge,
-    /// To the workers: no socket of the sandbox's own that takes packets from any device.
+    /// To the workers: no socket of the sandbox's own that takes packets from any device, or one that
+    /// what is carried does not help.
     NoSocket,
     /// To the workers: datagrams that the kernel had merged for them.
     Merged,

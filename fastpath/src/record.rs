@@ -12,7 +12,7 @@ pub(crate) const FLOWS: u32 = 131_072;
 /// Networks that there is room for; `NETWORKS` there.
 pub(crate) const NETWORKS: u32 = 16_384;
 /// Words of a record: `struct record`.
-pub(crate) const RECORD_WORDS: usize = 7;
+pub(crate) const RECORD_WORDS: usize = 8;
 
 const OUT_BYTES: usize = 0;
 const OUT_PACKETS: usize = 1;

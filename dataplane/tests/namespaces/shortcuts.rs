@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -233,4 +234,26 @@ fn a_sandbox_that_loses_its_devices_is_served_by_the_workers() {
     let before = counts();
     exchange.times(30);
     assert_eq!(counts(), before, "none is made anew");
+}
+
+#[test]
+fn a_flow_whose_packets_do_not_arrive_goes_back_to_the_workers() {
+    let ([a, b], [client, server]) = pair();
+    let mut exchange = Exchange::open(&client, &server);
+    exchange.times(30);
+    assert_eq!((carried(&a), carried(&b)), (1, 1));
+    // The server's firewall names its devices, as that of a router does.
+    let rules = "add table t\n\
+                 add chain t c { type filter hook input priority 0; }\n\
+                 add rule t c iifname eth1 drop\n";
+    let nft = || Command::new("nft").arg(rules).output().expect("nft");
+    let said = server.ns.run_in(nft).expect("thread");
+    assert!(said.status.success(), "{said:?}");
+    // The client sends the next request again and again, which is nobody's news but its own.
+    exchange.times(1);
+    let before = [count(&a, Event::Out), count(&b, Event::In)];
+    exchange.times(50);
+    let after = [count(&a, Event::Out), count(&b, Event::In)];
+    assert_eq!(after, before, "and it stays there");
+    assert!(count(&a, Event::NoSocket) > 50);
 }

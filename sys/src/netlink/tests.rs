@@ -312,25 +312,6 @@ fn routes_and_rules_lead_through_other_tables() {
             .expect("paths");
         let mtus: Vec<_> = paths.iter().map(|(ip, path)| (*ip, path.mtu)).collect();
         assert_eq!(mtus, [(ip("8.8.8.8"), 1500), (ip("10.4.0.9"), 1400)]);
-        // Rules may look at where packets come from.
-        for words in [
-            "route add 10.4.0.0/16 via 10.3.0.77 dev br0 table 77",
-            "rule add from 10.3.0.5 lookup 77 priority 77",
-        ] {
-            let status = Command::new("ip").args(words.split(' ')).status();
-            assert!(status.expect("ip").success());
-        }
-        for (from, next) in [(None, "10.3.0.1"), (Some(ip("10.3.0.5")), "10.3.0.77")] {
-            let paths = nl.routes_to(from, [ip("10.4.0.9")]).expect("paths");
-            let path = paths.get(&ip("10.4.0.9")).expect("a route");
-            assert_eq!(path.neighbour, Some(ip(next)), "from {from:?}");
-            let devices = nl.devices_to(from, ip("10.4.0.9"));
-            assert_eq!(devices.expect("a route"), ["br0"]);
-        }
-        let status = Command::new("ip")
-            .args(["rule", "del", "priority", "77"])
-            .status();
-        assert!(status.expect("ip").success());
 
         for _ in 0..2 {
             nl.delete_rule(&rule).expect("delete rule");
@@ -408,5 +389,30 @@ fn errors_say_what_and_on_which_object() {
             "{error}"
         );
         assert!(nl.addresses("nope").is_err());
+    });
+}
+
+#[test]
+fn routes_of_packets_from_an_address_follow_rules_about_it() {
+    in_fresh_netns(|nl| {
+        let words = [
+            "link add br0 type bridge",
+            "addr add 10.3.0.5/24 dev br0",
+            "link set br0 up",
+            "route add 10.4.0.0/16 via 10.3.0.1 dev br0",
+            "route add 10.4.0.0/16 via 10.3.0.77 dev br0 table 77",
+            "rule add from 10.3.0.5 lookup 77 priority 77",
+        ];
+        for words in words {
+            let status = Command::new("ip").args(words.split(' ')).status();
+            assert!(status.expect("ip").success(), "{words}");
+        }
+        for (from, next) in [(None, "10.3.0.1"), (Some(ip("10.3.0.5")), "10.3.0.77")] {
+            let paths = nl.routes_to(from, [ip("10.4.0.9")]).expect("paths");
+            let path = paths.get(&ip("10.4.0.9")).expect("a route");
+            assert_eq!(path.neighbour, Some(ip(next)), "from {from:?}");
+            let devices = nl.devices_to(from, ip("10.4.0.9"));
+            assert_eq!(devices.expect("a route"), ["br0"]);
+        }
     });
 }

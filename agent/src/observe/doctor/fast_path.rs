@@ -69,7 +69,7 @@ fn say(checks: &mut Checks, found: &Found, sandboxes: SandboxCounts, ways: &Ways
         Found::Refused(why) => checks.warn(
             name,
             format!("user space, because {why}"),
-            "every packet is carried by weftd, as it was made for; the kernel takes established flows over with CAP_BPF and CAP_NET_ADMIN outside of user namespaces, from Linux 5.10 on, where the data path is IPv4",
+            "every packet is carried by weftd, as it was made for; the kernel takes established flows over with CAP_BPF and CAP_NET_ADMIN outside of user namespaces, from Linux 5.13 on, where the data path is IPv4",
         ),
         Found::Carries(flows) => {
             let mut text = format!("kernel (tc): {flows} flows, {} sandboxes", sandboxes.attached);
