@@ -1,6 +1,6 @@
 //! The kernel's own ways to spread connections over replicas, both of which rewrite packets (NAT):
-//! IPVS, which Docker Swarm has, and nftables, which Docker has in its place where its firewall is
-//! nftables.
+//! IPVS, which Docker Swarm has, and nftables, which Docker's newer sources have in its place where the
+//! firewall is nftables.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
