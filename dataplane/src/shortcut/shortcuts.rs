@@ -267,6 +267,7 @@ impl Shortcuts {
             },
             from: *from.ip(),
             to,
+            by_device: None,
             rewrite,
         };
         self.installer.put_in(key, inward)
@@ -286,6 +287,7 @@ fn way(
             let way = Way::Local {
                 device: other.host_end,
                 other: other.number,
+                hardware: None,
             };
             Some((way, None))
         }
