@@ -109,12 +109,13 @@ enum rewrite_side {
 	REWRITE_DESTINATION,
 };
 
-// The end of a flow that gets another address and port on the way.
+// The end of a flow that gets another address and port on the way, and the port that the other end gets.
 struct rewrite {
 	__be32 addr[4];
 	__be16 port;
+	__be16 other_port; // 0: it stays
 	__u8 side;
-	__u8 unused;
+	__u8 unused[3];
 };
 
 // Hardware addresses, as they lie in a frame.
@@ -392,9 +393,13 @@ static __always_inline bool ready(const struct flow_key *key, const struct rewri
 	if (rewrite->side == REWRITE_DESTINATION) {
 		__builtin_memcpy(back.saddr, rewrite->addr, sizeof(back.saddr));
 		back.sport = rewrite->port;
+		if (rewrite->other_port)
+			back.dport = rewrite->other_port;
 	} else if (rewrite->side == REWRITE_SOURCE) {
 		__builtin_memcpy(back.daddr, rewrite->addr, sizeof(back.daddr));
 		back.dport = rewrite->port;
+		if (rewrite->other_port)
+			back.sport = rewrite->other_port;
 	}
 	answers = bpf_map_lookup_elem(&out_flows, &back);
 	if (!answers)
@@ -479,7 +484,14 @@ int leave(struct __sk_buff *skb)
 	return bpf_redirect(entry->second, 0);
 }
 
-// Gives one end of a packet another address and port, and its checksums what becomes of them
+static __always_inline bool another_port(struct __sk_buff *skb, __u32 check, __u32 at, __be16 from,
+					 const __be16 *to)
+{
+	return from == *to || (!bpf_l4_csum_replace(skb, check, from, *to, sizeof(from)) &&
+			       !bpf_skb_store_bytes(skb, at, to, sizeof(*to), 0));
+}
+
+// Gives one end of a packet another address and port, where it says so the other end another port, and its checksums what becomes of them
 // (RFC 1624). The helpers know of checksums that a device is to complete: those are of the pseudo
 // header alone. Pointers into the packet are void from then on.
 static __always_inline bool rewritten(struct __sk_buff *skb, const struct packet *packet,
@@ -512,11 +524,14 @@ static __always_inline bool rewritten(struct __sk_buff *skb, const struct packet
 		// right for IPv4. Here address and checksum cancel each other: that sum stays.
 		bpf_csum_update(skb, diff);
 	}
-	if (port == to->port)
-		return true;
 	at = tcp + (source ? offsetof(struct tcphdr, source) : offsetof(struct tcphdr, dest));
-	return !bpf_l4_csum_replace(skb, check, port, to->port, sizeof(port)) &&
-	       !bpf_skb_store_bytes(skb, at, &to->port, sizeof(port), 0);
+	if (!another_port(skb, check, at, port, &to->port))
+		return false;
+	if (!to->other_port)
+		return true;
+	port = source ? packet->key.dport : packet->key.sport;
+	at = tcp + (source ? offsetof(struct tcphdr, dest) : offsetof(struct tcphdr, source));
+	return another_port(skb, check, at, port, &to->other_port);
 }
 
 static __always_inline void note_out(struct record *record, __u64 now, __u32 len)

@@ -30,9 +30,9 @@ pub struct FlowKey {
 /// Bytes of a [`FlowKey`].
 pub(crate) const KEY: usize = 40;
 /// Bytes of an [`OutEntry`].
-pub(crate) const OUT: usize = 80;
+pub(crate) const OUT: usize = 84;
 /// Bytes of an [`InEntry`].
-pub(crate) const IN: usize = 64;
+pub(crate) const IN: usize = 68;
 
 /// Number of `weft0` among those of sandboxes: what leaves by it is of clients outside. `MESH` of
 /// `bpf/weft.bpf.c`.
@@ -69,7 +69,8 @@ pub struct OutEntry {
     pub rewrite: Option<Rewrite>,
 }
 
-/// The end of a flow that gets another address, of the same family, and another port on the way.
+/// The end of a flow that gets another address, of the same family, and another port on the way; the
+/// other end keeps its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rewrite {
     /// Which end.
@@ -78,6 +79,8 @@ pub struct Rewrite {
     pub ip: IpAddr,
     /// Its port.
     pub port: u16,
+    /// Port that the other end gets, where that is another one.
+    pub other_port: Option<u16>,
 }
 
 /// The two ways out of a sandbox.
@@ -169,12 +172,13 @@ impl Fields<'_> {
 
     /// `struct rewrite`; where there is none, it stays empty.
     fn rewrite(&mut self, rewrite: Option<Rewrite>) {
-        let Some(Rewrite { side, ip, port }) = rewrite else {
+        let Some(rewrite) = rewrite else {
             return;
         };
-        self.ip(ip);
-        self.put(&port.to_be_bytes());
-        let side = match side {
+        self.ip(rewrite.ip);
+        self.put(&rewrite.port.to_be_bytes());
+        self.put(&rewrite.other_port.unwrap_or(0).to_be_bytes());
+        let side = match rewrite.side {
             Side::Source => 1,
             Side::Destination => 2,
         };
@@ -319,6 +323,7 @@ mod tests {
                 side: Side::Destination,
                 ip: flow.src,
                 port: 8080,
+                other_port: None,
             }),
         };
         let bytes = out.to_bytes();
@@ -335,7 +340,7 @@ mod tests {
         assert_eq!(bytes[54..56], [0x28, 3]);
         let replica = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 2];
         assert_eq!(bytes[56..72], replica);
-        assert_eq!(bytes[72..], [0x1f, 0x90, 2, 0]);
+        assert_eq!(bytes[72..], [0x1f, 0x90, 0, 0, 2, 0, 0, 0]);
 
         let local = OutEntry {
             way: Way::Local {
@@ -351,7 +356,7 @@ mod tests {
         assert_eq!(bytes[20..24], 13_u32.to_ne_bytes());
         assert_eq!(bytes[24..56], [0; 32]);
         assert_eq!(bytes[56..58], 1450_u16.to_ne_bytes());
-        assert_eq!(bytes[58..], [0; 22]);
+        assert_eq!(bytes[58..], [0; 26]);
 
         let hardware = Hardware {
             to: Mac([3; 6]),
@@ -384,6 +389,7 @@ mod tests {
                 side: Side::Source,
                 ip: flow.dst,
                 port: 80,
+                other_port: Some(0x5678),
             }),
         };
         let bytes = inward.to_bytes();
@@ -393,7 +399,7 @@ mod tests {
         assert_eq!(bytes[..12], [192, 0, 2, 3, 192, 0, 2, 2, 0x12, 0xb5, 0, 0]);
         assert_eq!(bytes[12..24], [0; 12]);
         assert_eq!((bytes[24], bytes[39]), (0xfd, 3));
-        assert_eq!(bytes[40..], [0, 80, 1, 0]);
+        assert_eq!(bytes[40..], [0, 80, 0x56, 0x78, 1, 0, 0, 0]);
         let by_device = InEntry {
             by_device: Some(hardware),
             ..inward

@@ -17,7 +17,7 @@ use weft_sys::netns::Netns;
 use weft_sys::tap::{Tap, TapConfig};
 use weft_vxlan::{NetworkEntry, SwitchBuilder};
 use weft_wire::ecn::Dscp;
-use weft_wire::{PortId, Vni, mac_for_ip};
+use weft_wire::{Mac, PortId, Vni, mac_for_ip};
 
 pub(crate) const VXLAN: u16 = 4789;
 pub(crate) const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 1, 200));
@@ -290,9 +290,11 @@ fn lead(node: &Node, sandbox: &Sandbox) {
     cache
         .attach_sandbox(number, (&mut inside, "eth0"), (&mut links, &name))
         .expect("attached");
+    let second = inside.link("eth1").expect("asked").expect("the link");
     let shortcut = Shortcut {
         number,
-        second: inside.link_index("eth1").expect("the link"),
+        second: second.index,
+        second_mac: Mac(second.mac.expect("an Ethernet device")),
         host_end: links.link_index(&name).expect("the link"),
     };
     sandbox.port.shortcut.store(Some(Arc::new(shortcut)));

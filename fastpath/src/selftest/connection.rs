@@ -200,7 +200,12 @@ fn difference(from: FiveTuple, to: FiveTuple) -> Option<Rewrite> {
         (_, true) => (Side::Destination, to.dst, to.dport),
         _ => return None,
     };
-    Some(Rewrite { side, ip, port })
+    Some(Rewrite {
+        side,
+        ip,
+        port,
+        other_port: None,
+    })
 }
 
 fn flow(from: SocketAddr, to: SocketAddr) -> FiveTuple {
