@@ -252,14 +252,14 @@ pub(crate) fn lead_underlay_to(node: &Node, second_port: Option<u16>) {
 }
 
 /// A device without an address of its own, of which it would tell others beside the frames of a test.
-fn silence(ns: &Netns, name: &str) {
+pub(crate) fn silence(ns: &Netns, name: &str) {
     let path = format!("/proc/sys/net/ipv6/conf/{name}/addr_gen_mode");
     let set = || std::fs::write(path, "1");
     ns.run_in(set).expect("thread").expect("a kernel with IPv6");
 }
 
 /// Gives a sandbox its second device, and its flows the shortcut, where the node has one.
-fn lead(node: &Node, sandbox: &Sandbox) {
+pub(crate) fn lead(node: &Node, sandbox: &Sandbox) {
     let Some(cache) = node.plane.flow_cache() else {
         return;
     };
@@ -308,7 +308,7 @@ pub(crate) fn gateway(like: IpAddr) -> IpAddr {
     }
 }
 
-fn gateways() -> Vec<IpAddr> {
+pub(crate) fn gateways() -> Vec<IpAddr> {
     vec![gateway(VIP), gateway(VIP6)]
 }
 

@@ -353,7 +353,7 @@ fn the_kernel_carries_connections_through_published_ports() {
             let counts = || {
                 let carriers = carriers.iter().filter(|_| on);
                 let counts = carriers.map(|(node, event)| events(&cluster, node, event));
-                counts.collect()
+                counts.collect::<Vec<u64>>()
             };
             stream_until_carried(from, to, counts);
         }
