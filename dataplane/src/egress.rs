@@ -195,6 +195,7 @@ impl Worker {
                     return Err(DropReason::UnknownMac);
                 };
                 self.check_mtu(snapshot, port, Some(vtep.ip()), held, Some(info))?;
+                self.saw_answer(port, Destination::Remote(vtep), info, dst_mac);
                 let counters = &self.shared.counters[self.index];
                 let frame = held.frame.clone();
                 self.queue
@@ -222,9 +223,7 @@ impl Worker {
         info: &IpInfo,
     ) -> Result<Slot, DropReason> {
         let from_port = matches!(origin, Origin::Port { .. });
-        if from_port {
-            self.catch_up(snapshot, port, info);
-        }
+        self.catch_up(snapshot, origin, info);
         let cx = context(self.now, snapshot);
         let frame = self.queue.bytes(held.frame.clone());
         let partial = held.vnet.needs_csum();
@@ -246,17 +245,15 @@ impl Worker {
                         // What comes from outside was as long there, and arrives.
                         if from_port {
                             self.check_service_mtu(snapshot, port, (vni, None), held, info)?;
-                            self.saw_request(port, destination, held, info, dst_mac);
                         }
+                        self.saw_request((port, origin), destination, held, info, dst_mac);
                         self.write_held(snapshot, to, held)?;
                         Ok(Slot::Free)
                     }
                     Destination::Remote(vtep) => {
                         let way = (vni, Some(vtep.ip()));
                         self.check_service_mtu(snapshot, port, way, held, info)?;
-                        if from_port {
-                            self.saw_request(port, destination, held, info, dst_mac);
-                        }
+                        self.saw_request((port, origin), destination, held, info, dst_mac);
                         let counters = &self.shared.counters[self.index];
                         let frame = held.frame.clone();
                         self.queue

@@ -363,9 +363,9 @@ impl Worker {
         if let Reverse::ToOwner { .. } = verdict {
             return Err(DropReason::NotAFlow);
         }
-        if matches!(verdict, Reverse::NotAFlow)
-            && mesh.is_some_and(|mesh| mesh.port != to && mesh.is_from_outside(&info))
-        {
+        let arrived = matches!(verdict, Reverse::NotAFlow)
+            && mesh.is_some_and(|mesh| mesh.port != to && mesh.is_from_outside(&info));
+        if arrived {
             let partial = vnet.needs_csum();
             self.flows
                 .arrived(&cx, vni, &mut handover.frame, &info, partial);
@@ -373,6 +373,9 @@ impl Worker {
         let to = self.settle(snapshot, vni, to, verdict, &vnet, |_| Box::default())?;
         let Some(to) = to else { return Ok(()) };
         let port = snapshot.ports.get(&to).ok_or(DropReason::PortGone)?;
+        if arrived && port.worker == self.index {
+            self.saw_arrive(port, &info);
+        }
         self.write_pieces(port, &vnet, &handover.frame);
         Ok(())
     }

@@ -7,7 +7,8 @@
 //   sandbox eth0, egress   leave   known flow? -> out by the sandbox's second device, eth1
 //   host's end of eth1     push    write the VXLAN headers, to the underlay; or to another sandbox
 //   underlay, ingress      pop     strip the headers of a known flow, into the sandbox by eth1
-//   merging device         sink    nothing is for it
+//   weft0, egress          enter   a client of a published port: both of what leave and push do
+//   merging device         sink    answers to such clients, into the host; nothing else is for it
 //
 // Devices deliver packets of the underlay's MTU, and the kernel merges what is in tunnels only at a
 // port that a tunnel device of its own has. So flows of the kernel go to a second port, where there is
@@ -19,6 +20,12 @@
 // once), and what to write: headers of the tunnel, and for a flow to a virtual address that of the
 // replica in its place, and back. What opens or ends a connection, carries options, is a fragment or
 // is larger than the path takes is always a miss.
+//
+// Answers to clients outside go on by the host: its connection tracking undoes what led the client to
+// weft0, and its routes lead them on. What `pop` makes of a super-frame keeps the marks of a tunnel,
+// which no device outside may see. So these go past `pop`, which has looked at them, to the merging
+// device: the kernel strips their headers as it does for any tunnel, marks and all, and `sink` gives
+// them to weft0 as if a worker had written them there.
 //
 // Entries are found by the number of the sandbox, which the filters carry as their class
 // (`struct qdisc_skb_cb`, set by cls_bpf before each run): what happens in a sandbox's own
@@ -65,9 +72,18 @@
 // the self-test then finds IPv6 to be left to the workers.
 #define DECAP_L3_IPV6 (1ULL << 8)
 
+// Of Ethernet, IPv6 and TCP: as much as is read of a packet.
+#define INNER_HEADERS 74
+
 // How long a socket may send nothing but what it has sent before, in ns: beyond two time-outs of the
 // least length, 200 and 400 ms.
 #define STUCK_AFTER 1000000000ULL
+
+// Number of weft0 among those of sandboxes; `MESH_NUMBER` of entry.rs.
+#define MESH 65501
+
+// No verdict of tc: the datagram is for the device of the second port.
+#define BY_DEVICE (TC_ACT_UNSPEC - 1)
 
 #define FLOWS 131072
 #define NETWORKS 16384
@@ -93,21 +109,28 @@ enum rewrite_side {
 	REWRITE_DESTINATION,
 };
 
-// The end of a flow that gets another address and port on the way.
+// The end of a flow that gets another address and port on the way, and the port that the other end gets.
 struct rewrite {
 	__be32 addr[4];
 	__be16 port;
+	__be16 other_port; // 0: it stays
 	__u8 side;
-	__u8 unused;
+	__u8 unused[3];
 };
 
-// Where a flow goes from its sandbox.
+// Hardware addresses, as they lie in a frame.
+struct hardware {
+	__u8 to[ETH_ALEN];
+	__u8 from[ETH_ALEN];
+};
+
+// Where a flow goes from its sandbox, or from weft0.
 struct out_entry {
 	__u32 record;    // of `records`
 	__u32 network;   // of `epochs`
 	__u32 epoch;     // that the entry was made at
 	__u32 second;    // the sandbox's second device, inside of it
-	__u32 device;    // the underlay's device, or the host's end of the other sandbox's second one
+	__u32 device;    // the underlay's device, weft0, or the host's end of another sandbox's second one
 	__u32 other;     // number of the sandbox that it goes to on this node; 0: to another node
 	__be32 next_hop; // on the underlay
 	__be32 saddr;    // outer addresses
@@ -115,8 +138,7 @@ struct out_entry {
 	__be16 sport; // outer ports
 	__be16 dport;
 	__be32 vni; // as in the header
-	__u8 to[6]; // inner hardware addresses
-	__u8 from[6];
+	struct hardware hardware; // of what is inside; on this node of flows from and to weft0 only
 	__u16 largest; // IP packet that fits, in bytes
 	__u8 class;    // outer traffic class, as far as it is not the inner one
 	__u8 keep;     // bits that are taken from the inner one; those of ECN always (RFC 6040)
@@ -128,12 +150,13 @@ struct in_entry {
 	__u32 record;
 	__u32 network;
 	__u32 epoch;
-	__u32 device;   // the host's end of the sandbox's second device
+	__u32 device;   // the host's end of the sandbox's second device, or weft0
 	__u32 underlay; // the device that leads to the node that may send it
 	__be32 saddr;   // that node
 	__be32 daddr; // of this node
 	__be16 dport;
-	__u16 unused;
+	__u16 by_device; // it goes to weft0, by the device of the second port
+	struct hardware hardware; // written where it is so
 	struct rewrite rewrite;
 };
 
@@ -345,7 +368,8 @@ static __always_inline bool fits(const struct __sk_buff *skb, const struct packe
 	// The outer length has 16 bits.
 	if (skb->len + OVERHEAD - ETH_HLEN > 0xffff)
 		return false;
-	if (skb->gso_segs > 1)
+	// 0: not counted yet, as of what a virtual machine's device brings.
+	if (skb->gso_size && skb->gso_segs != 1)
 		return skb->gso_size + packet->headers <= largest;
 	return skb->len - ETH_HLEN <= largest;
 }
@@ -369,9 +393,13 @@ static __always_inline bool ready(const struct flow_key *key, const struct rewri
 	if (rewrite->side == REWRITE_DESTINATION) {
 		__builtin_memcpy(back.saddr, rewrite->addr, sizeof(back.saddr));
 		back.sport = rewrite->port;
+		if (rewrite->other_port)
+			back.dport = rewrite->other_port;
 	} else if (rewrite->side == REWRITE_SOURCE) {
 		__builtin_memcpy(back.daddr, rewrite->addr, sizeof(back.daddr));
 		back.dport = rewrite->port;
+		if (rewrite->other_port)
+			back.sport = rewrite->other_port;
 	}
 	answers = bpf_map_lookup_elem(&out_flows, &back);
 	if (!answers)
@@ -456,7 +484,14 @@ int leave(struct __sk_buff *skb)
 	return bpf_redirect(entry->second, 0);
 }
 
-// Gives one end of a packet another address and port, and its checksums what becomes of them
+static __always_inline bool another_port(struct __sk_buff *skb, __u32 check, __u32 at, __be16 from,
+					 const __be16 *to)
+{
+	return from == *to || (!bpf_l4_csum_replace(skb, check, from, *to, sizeof(from)) &&
+			       !bpf_skb_store_bytes(skb, at, to, sizeof(*to), 0));
+}
+
+// Gives one end of a packet another address and port, where it says so the other end another port, and its checksums what becomes of them
 // (RFC 1624). The helpers know of checksums that a device is to complete: those are of the pseudo
 // header alone. Pointers into the packet are void from then on.
 static __always_inline bool rewritten(struct __sk_buff *skb, const struct packet *packet,
@@ -489,11 +524,14 @@ static __always_inline bool rewritten(struct __sk_buff *skb, const struct packet
 		// right for IPv4. Here address and checksum cancel each other: that sum stays.
 		bpf_csum_update(skb, diff);
 	}
-	if (port == to->port)
-		return true;
 	at = tcp + (source ? offsetof(struct tcphdr, source) : offsetof(struct tcphdr, dest));
-	return !bpf_l4_csum_replace(skb, check, port, to->port, sizeof(port)) &&
-	       !bpf_skb_store_bytes(skb, at, &to->port, sizeof(port), 0);
+	if (!another_port(skb, check, at, port, &to->port))
+		return false;
+	if (!to->other_port)
+		return true;
+	port = source ? packet->key.dport : packet->key.sport;
+	at = tcp + (source ? offsetof(struct tcphdr, dest) : offsetof(struct tcphdr, source));
+	return another_port(skb, check, at, port, &to->other_port);
 }
 
 static __always_inline void note_out(struct record *record, __u64 now, __u32 len)
@@ -528,14 +566,65 @@ static __always_inline __u16 header_checksum(const struct iphdr *ip)
 	return fold(sum);
 }
 
+// Writes the hardware addresses of a frame.
+static __always_inline bool addressed(struct __sk_buff *skb, const struct hardware *hardware)
+{
+	return !bpf_skb_store_bytes(skb, 0, hardware, sizeof(*hardware), 0);
+}
+
+// Writes the headers of the tunnel around a frame of `len` bytes, and sends it to the underlay.
+static __always_inline int encapsulate(struct __sk_buff *skb, const struct packet *packet,
+				       const struct out_entry *entry, struct record *record,
+				       __u32 len, __u64 now)
+{
+	struct bpf_redir_neigh hop = {};
+	struct outer outer = {};
+	__u32 device = entry->device;
+
+	outer.eth.h_proto = bpf_htons(ETH_P_IP);
+	outer.ip.version = 4;
+	outer.ip.ihl = 5;
+	outer.ip.tos = entry->class | (packet->class & entry->keep);
+	outer.ip.tot_len = bpf_htons(len + OVERHEAD - ETH_HLEN);
+	outer.ip.frag_off = bpf_htons(DO_NOT_FRAGMENT);
+	outer.ip.ttl = 64;
+	outer.ip.protocol = IPPROTO_UDP;
+	outer.ip.saddr = entry->saddr;
+	outer.ip.daddr = entry->daddr;
+	outer.ip.check = header_checksum(&outer.ip);
+	outer.udp.source = entry->sport;
+	outer.udp.dest = entry->dport;
+	outer.udp.len = bpf_htons(len + sizeof(outer.udp) + sizeof(outer.vxlan));
+	outer.vxlan.flags = VXLAN_I;
+	outer.vxlan.vni = entry->vni;
+	__builtin_memcpy(outer.inner.h_dest, entry->hardware.to, ETH_ALEN);
+	__builtin_memcpy(outer.inner.h_source, entry->hardware.from, ETH_ALEN);
+	outer.inner.h_proto = packet->ipv4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
+	hop.nh_family = AF_INET;
+	hop.ipv4_nh = entry->next_hop;
+	// The kernel's own marks for UDP tunnels, so that devices cut super-frames, tunnel and all.
+	if (bpf_skb_adjust_room(skb, OVERHEAD, BPF_ADJ_ROOM_MAC,
+				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 |
+					BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2_ETH |
+					BPF_F_ADJ_ROOM_ENCAP_L2(ETH_HLEN))) {
+		count(FAILED);
+		return TC_ACT_SHOT;
+	}
+	if (bpf_skb_store_bytes(skb, 0, &outer, sizeof(outer), BPF_F_INVALIDATE_HASH)) {
+		count(FAILED);
+		return TC_ACT_SHOT;
+	}
+	note_out(record, now, len);
+	count(OUT_HIT);
+	return bpf_redirect_neigh(device, &hop, sizeof(hop), 0);
+}
+
 // What arrives from a sandbox at the host's end of its second device, before the bridge has it.
 SEC("classifier")
 int push(struct __sk_buff *skb)
 {
-	struct bpf_redir_neigh hop = {};
 	struct packet packet = {};
 	struct out_entry *entry;
-	struct outer outer = {};
 	struct record *record;
 	__u32 len = skb->len;
 	__u32 number, device;
@@ -563,48 +652,83 @@ int push(struct __sk_buff *skb)
 		count(FAILED);
 		return TC_ACT_SHOT;
 	}
+	if (entry->other == MESH) {
+		// The host takes it for its own by this address, and leads it on to the client.
+		if (!addressed(skb, &entry->hardware)) {
+			count(FAILED);
+			return TC_ACT_SHOT;
+		}
+		note_out(record, now, len);
+		count(LOCAL_HIT);
+		return bpf_redirect(device, BPF_F_INGRESS);
+	}
 	if (entry->other) {
 		note_out(record, now, len);
 		count(LOCAL_HIT);
 		bpf_skb_change_type(skb, PACKET_HOST);
 		return bpf_redirect_peer(device, 0);
 	}
-	outer.eth.h_proto = bpf_htons(ETH_P_IP);
-	outer.ip.version = 4;
-	outer.ip.ihl = 5;
-	outer.ip.tos = entry->class | (packet.class & entry->keep);
-	outer.ip.tot_len = bpf_htons(len + OVERHEAD - ETH_HLEN);
-	outer.ip.frag_off = bpf_htons(DO_NOT_FRAGMENT);
-	outer.ip.ttl = 64;
-	outer.ip.protocol = IPPROTO_UDP;
-	outer.ip.saddr = entry->saddr;
-	outer.ip.daddr = entry->daddr;
-	outer.ip.check = header_checksum(&outer.ip);
-	outer.udp.source = entry->sport;
-	outer.udp.dest = entry->dport;
-	outer.udp.len = bpf_htons(len + sizeof(outer.udp) + sizeof(outer.vxlan));
-	outer.vxlan.flags = VXLAN_I;
-	outer.vxlan.vni = entry->vni;
-	__builtin_memcpy(outer.inner.h_dest, entry->to, ETH_ALEN);
-	__builtin_memcpy(outer.inner.h_source, entry->from, ETH_ALEN);
-	outer.inner.h_proto = packet.ipv4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
-	hop.nh_family = AF_INET;
-	hop.ipv4_nh = entry->next_hop;
-	// The kernel's own marks for UDP tunnels, so that devices cut super-frames, tunnel and all.
-	if (bpf_skb_adjust_room(skb, OVERHEAD, BPF_ADJ_ROOM_MAC,
-				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 |
-					BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2_ETH |
-					BPF_F_ADJ_ROOM_ENCAP_L2(ETH_HLEN))) {
+	return encapsulate(skb, &packet, entry, record, len, now);
+}
+
+// What the host sends into weft0, before the TAP has it: packets of clients outside, forwarded.
+SEC("classifier")
+int enter(struct __sk_buff *skb)
+{
+	struct packet packet = {};
+	struct out_entry *entry;
+	struct record *record;
+	__u32 len = skb->len;
+	__u32 number, device;
+	__u64 now;
+
+	if (!read_packet((void *)(long)skb->data, (void *)(long)skb->data_end, &packet))
+		return TC_ACT_UNSPEC;
+	packet.key.scope = skb->tc_classid;
+	entry = bpf_map_lookup_elem(&out_flows, &packet.key);
+	if (!entry)
+		return TC_ACT_UNSPEC;
+	number = entry->record;
+	record = bpf_map_lookup_elem(&records, &number);
+	if (!record)
+		return TC_ACT_UNSPEC;
+	now = bpf_ktime_get_ns();
+	note_sent(record, &packet, len, now);
+	if (record->socket == SOCKET_STUCK) {
+		count(NO_SOCKET);
+		return TC_ACT_UNSPEC;
+	}
+	// There is no socket here: the host takes answers from weft0, whoever brings them.
+	if (record->socket != SOCKET_FREE)
+		record->socket = SOCKET_FREE;
+	if (!holds(entry->network, entry->epoch, now)) {
+		count(STALE);
+		return TC_ACT_UNSPEC;
+	}
+	if (entry->other && !ready(&packet.key, &entry->rewrite, entry->other)) {
+		count(NO_SOCKET);
+		return TC_ACT_UNSPEC;
+	}
+	if (!fits(skb, &packet, entry->largest)) {
+		count(TOO_LARGE);
+		return TC_ACT_UNSPEC;
+	}
+	device = entry->device;
+	if (entry->rewrite.side && !rewritten(skb, &packet, &entry->rewrite)) {
 		count(FAILED);
 		return TC_ACT_SHOT;
 	}
-	if (bpf_skb_store_bytes(skb, 0, &outer, sizeof(outer), BPF_F_INVALIDATE_HASH)) {
+	if (!entry->other)
+		return encapsulate(skb, &packet, entry, record, len, now);
+	// Where packets leave there is no way straight to a peer. The sandbox takes what comes by the
+	// device in between for its own by the device's address.
+	if (!addressed(skb, &entry->hardware)) {
 		count(FAILED);
 		return TC_ACT_SHOT;
 	}
 	note_out(record, now, len);
-	count(OUT_HIT);
-	return bpf_redirect_neigh(device, &hop, sizeof(hop), 0);
+	count(LOCAL_HIT);
+	return bpf_redirect(device, 0);
 }
 
 // Whether these are datagrams that the kernel has merged for the socket, and not one super-frame.
@@ -678,6 +802,9 @@ static __always_inline int carry_in(struct __sk_buff *skb)
 		count(MARKED);
 		return TC_ACT_UNSPEC;
 	}
+	// By the port of the data path there is no device: a worker takes it.
+	if (entry->by_device)
+		return outer->udp.dest == second.port ? BY_DEVICE : TC_ACT_UNSPEC;
 	inner = outer->inner;
 	device = entry->device;
 	len = ETH_HLEN + packet.len;
@@ -752,15 +879,61 @@ int pop(struct __sk_buff *skb)
 {
 	int verdict = carry_in(skb);
 
+	if (verdict == BY_DEVICE)
+		return TC_ACT_UNSPEC;
 	return verdict == TC_ACT_UNSPEC ? hand_over(skb) : verdict;
 }
 
-// What reaches the device of the second port past `pop`: no node has sent it by a way that is known.
+// What reaches the device of the second port: answers to a client outside, stripped of their headers by
+// the kernel, that `pop` has let pass. No node has sent anything else by a way that is known.
 SEC("classifier")
 int sink(struct __sk_buff *skb)
 {
-	(void)skb;
-	return TC_ACT_SHOT;
+	void *data = (void *)(long)skb->data;
+	void *end = (void *)(long)skb->data_end;
+	struct bpf_tunnel_key tunnel = {};
+	struct packet packet = {};
+	struct in_entry *entry;
+	struct record *record;
+	__u32 number, device, len;
+	__u64 now;
+
+	if (data + INNER_HEADERS > end) {
+		// The shortest packet is shorter, and may be whole already.
+		len = skb->len < INNER_HEADERS ? skb->len : INNER_HEADERS;
+		if (bpf_skb_pull_data(skb, len))
+			return TC_ACT_SHOT;
+		data = (void *)(long)skb->data;
+		end = (void *)(long)skb->data_end;
+	}
+	// The first form of the structure, which every kernel knows; addresses in the host's byte order.
+	if (!read_packet(data, end, &packet) ||
+	    bpf_skb_get_tunnel_key(skb, &tunnel, offsetof(struct bpf_tunnel_key, remote_ipv6[1]),
+				   0))
+		return TC_ACT_SHOT;
+	packet.key.scope = tunnel.tunnel_id;
+	entry = bpf_map_lookup_elem(&in_flows, &packet.key);
+	if (!entry || !entry->by_device || entry->saddr != bpf_htonl(tunnel.remote_ipv4))
+		return TC_ACT_SHOT;
+	now = bpf_ktime_get_ns();
+	number = entry->record;
+	record = bpf_map_lookup_elem(&records, &number);
+	if (!record || !holds(entry->network, entry->epoch, now)) {
+		count(FAILED);
+		return TC_ACT_SHOT;
+	}
+	device = entry->device;
+	len = ETH_HLEN + packet.len;
+	if ((entry->rewrite.side && !rewritten(skb, &packet, &entry->rewrite)) ||
+	    !addressed(skb, &entry->hardware)) {
+		count(FAILED);
+		return TC_ACT_SHOT;
+	}
+	__sync_fetch_and_add(&record->in_bytes, len);
+	__sync_fetch_and_add(&record->in_packets, 1);
+	record->last = now;
+	count(IN_HIT);
+	return bpf_redirect(device, BPF_F_INGRESS);
 }
 
 char _license[] SEC("license") = "Dual MIT/GPL";

@@ -6,8 +6,8 @@
 //! wake-ups. At the end of the round, after everything that was read has left, it enters both
 //! directions as its tables have them. From then on it sees of the flow only what the kernel does not
 //! carry, and once a second looks at what was carried ([`installed`]). Tables that change make entries
-//! stale at once ([`epochs`]). Flows to virtual addresses take shortcuts as well, with their rewrites
-//! ([`balanced`]); those that come by published ports do not.
+//! stale at once ([`epochs`]). Flows to virtual addresses and through published ports take shortcuts as
+//! well, with their rewrites ([`balanced`]).
 
 mod balanced;
 mod candidates;

@@ -8,9 +8,10 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 
 use weft_fastpath::{
-    FlowCache, FlowKey, InEntry, Installer, OutEntry, RecordPool, Rewrite, Scope, Way,
+    FlowCache, FlowKey, Hardware, InEntry, Installer, MESH_NUMBER, OutEntry, RecordPool, Rewrite,
+    Scope, Way,
 };
-use weft_mesh::{Context, FlowTable};
+use weft_mesh::{CarriageKind, Context, FlowTable};
 use weft_vxlan::Destination;
 use weft_wire::ecn::Dscp;
 use weft_wire::frame::{TCP_FIN, TCP_RST, TCP_SYN};
@@ -31,6 +32,8 @@ pub(super) const LOOK: Duration = Duration::from_secs(1);
 const DUE: usize = 64;
 /// One port has this part of a worker's entries at most.
 const SHARE: u32 = 8;
+/// Such parts of the clients outside, who all come by one port.
+const MESH_SHARES: usize = 4;
 
 /// The shortcuts of one worker.
 #[derive(Debug)]
@@ -80,9 +83,10 @@ impl Shortcuts {
         (self.table.len() > 0).then(|| self.look_at.since(now))
     }
 
-    pub(super) fn hash(&self, vni: Vni, flow: &FiveTuple) -> u64 {
+    /// By what the worker tells flows. `vni` is where their addresses mean something, none at `weft0`.
+    pub(super) fn hash(&self, vni: Option<Vni>, flow: &FiveTuple) -> u64 {
         // 0 names an empty place.
-        self.hasher.hash_one((vni.get(), flow)) | 1
+        self.hasher.hash_one((vni.map(Vni::get), flow)) | 1
     }
 
     /// A frame that the worker carried, of a flow and its other direction by hash; true when the flow
@@ -143,11 +147,13 @@ impl Shortcuts {
             return None;
         };
         Some(Due {
-            hash: self.hash(due.port.vni, &due.back),
+            hash: self.hash(Some(due.vni), &due.back),
+            vni: due.vni,
             flow: due.back,
             back: due.flow,
             port: Arc::clone(snapshot.ports.get(&to)?),
-            dst_mac: due.port.mac,
+            macs: due.back_macs,
+            back_macs: due.macs,
             to: Destination::Local(due.port.id),
             balanced: due.balanced.map(|request| request.answers()),
             source_port: due.source_port,
@@ -164,7 +170,7 @@ impl Shortcuts {
         due: &Due,
         cx: &Context<'_>,
     ) -> bool {
-        let (now, vni) = (cx.now, due.port.vni);
+        let (now, vni) = (cx.now, due.vni);
         // Before the routes: see `Kernel::word`.
         let epoch = kernel.word(snapshot.flow_epochs.of(vni));
         let Some(at) = due.port.shortcut.load_full() else {
@@ -175,7 +181,12 @@ impl Shortcuts {
         }
         // The frame goes by its hardware address. An entry goes by the other one, and speaks for it.
         let owner = snapshot.switch.neighbor(vni, due.flow.dst);
-        if due.balanced.is_none() && owner != Some(due.dst_mac) {
+        if due.balanced.is_none() && owner != Some(due.macs[0]) {
+            return false;
+        }
+        // A client outside is nobody's there. Its node is found by the hardware address alone.
+        if due.is(CarriageKind::Return) && snapshot.switch.lookup(vni, due.macs[0]) != Some(due.to)
+        {
             return false;
         }
         let Some((way, from)) = way(shared, kernel, (snapshot, dscp), due) else {
@@ -206,7 +217,7 @@ impl Shortcuts {
             known.since = now;
             known.record
         });
-        if known.is_none() && self.table.count_of(due.port.id) >= self.share {
+        if known.is_none() && self.table.count_of(due.port.id) >= self.share_of(&at) {
             return false;
         }
         let Some(record) = known.or_else(|| self.pool.open(&kernel.cache.records)) else {
@@ -233,7 +244,8 @@ impl Shortcuts {
             way,
             rewrite,
         };
-        match self.write((out, entry), inward.zip(from), rewrite_back, &at) {
+        let back = (rewrite_back, due.by_device());
+        match self.write((out, entry), inward.zip(from), back, &at) {
             Ok(()) => true,
             Err(error) => {
                 tracing::debug!(%error, "a flow takes no shortcut");
@@ -244,12 +256,20 @@ impl Shortcuts {
         }
     }
 
+    const fn share_of(&self, at: &Shortcut) -> usize {
+        if at.number == MESH_NUMBER {
+            self.share * MESH_SHARES
+        } else {
+            self.share
+        }
+    }
+
     /// What comes first: what leaves tells the kernel of the flow's socket.
     fn write(
         &mut self,
         (out, entry): (FlowKey, OutEntry),
         inward: Option<(FlowKey, (SocketAddrV4, SocketAddrV4))>,
-        rewrite: Option<Rewrite>,
+        (rewrite, by_device): (Option<Rewrite>, Option<Hardware>),
         at: &Shortcut,
     ) -> Result<(), weft_fastpath::InstallError> {
         self.installer.put_out(out, entry)?;
@@ -267,6 +287,7 @@ impl Shortcuts {
             },
             from: *from.ip(),
             to,
+            by_device,
             rewrite,
         };
         self.installer.put_in(key, inward)
@@ -286,9 +307,12 @@ fn way(
             let way = Way::Local {
                 device: other.host_end,
                 other: other.number,
+                hardware: due.hardware(other.second_mac),
             };
             Some((way, None))
         }
+        // The answers could not come.
+        Destination::Remote(_) if due.is(CarriageKind::Published) && !kernel.decapsulates() => None,
         Destination::Remote(SocketAddr::V4(vtep)) => {
             let route = kernel.route(*vtep.ip())?;
             let own = shared.own?;
@@ -297,9 +321,9 @@ fn way(
                 next_hop: route.next_hop,
                 from: SocketAddrV4::new(*own.ip(), due.source_port),
                 to: SocketAddrV4::new(*vtep.ip(), route.second_port.unwrap_or(vtep.port())),
-                vni: due.port.vni,
-                dst_mac: due.dst_mac,
-                src_mac: due.port.mac,
+                vni: due.vni,
+                dst_mac: due.macs[0],
+                src_mac: due.macs[1],
                 dscp,
             };
             Some((way, Some((vtep, own))))

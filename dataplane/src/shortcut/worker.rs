@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use weft_mesh::{CarriageKind, Origin};
 use weft_vxlan::Destination;
 use weft_wire::frame::{TCP, TCP_FIN, TCP_RST, TCP_SYN};
-use weft_wire::{Fragment, IpInfo, Mac, PortId};
+use weft_wire::{Fragment, IpInfo, Mac, PortId, Vni};
 
 use super::balanced::{Balanced, Due};
 use super::candidates::Direction;
@@ -21,6 +22,18 @@ const LOOK_BUDGET: usize = 2048;
 /// Whether a frame may be one of a flow that takes shortcuts.
 fn is_plain(info: &IpInfo) -> bool {
     info.proto == TCP && info.fragment == Fragment::None
+}
+
+/// What flows of clients from there are to the flow table, and where their addresses mean something.
+/// None where nobody may carry them: a listener's connections have both ends rewritten.
+const fn kind_of(origin: &Origin) -> Option<(CarriageKind, Option<Vni>)> {
+    match origin {
+        Origin::Port { vni, .. } => Some((CarriageKind::Virtual, Some(*vni))),
+        Origin::Mesh {
+            keeps_client: true, ..
+        } => Some((CarriageKind::Published, None)),
+        Origin::Mesh { .. } => None,
+    }
 }
 
 /// What the sender of a TCP segment has received (RFC 9293 section 3.1).
@@ -50,9 +63,10 @@ impl Worker {
             return;
         }
         let flow = info.five_tuple();
-        let hash = shortcuts.hash(port.vni, &flow);
+        let vni = Some(port.vni);
+        let hash = shortcuts.hash(vni, &flow);
         let back = match to {
-            Destination::Local(_) => shortcuts.hash(port.vni, &flow.reversed()),
+            Destination::Local(_) => shortcuts.hash(vni, &flow.reversed()),
             Destination::Remote(_) => hash,
         };
         let mut worth = shortcuts.saw((hash, back), Direction::Out, info, self.now);
@@ -64,10 +78,12 @@ impl Worker {
         if worth {
             shortcuts.enter(Due {
                 hash,
+                vni: port.vni,
                 flow,
                 back: flow.reversed(),
                 port: Arc::clone(port),
-                dst_mac,
+                macs: [dst_mac, port.mac],
+                back_macs: [port.mac, dst_mac],
                 to,
                 balanced: None,
                 source_port: self.queue.source_port(&flow),
@@ -75,9 +91,9 @@ impl Worker {
         }
     }
 
-    /// A frame of `port` for a virtual address: what the kernel has carried of its flow comes first, as
-    /// the balancer asks of a reset whether it can be the client's own.
-    pub(crate) fn catch_up(&mut self, snapshot: &Snapshot, port: &Port, info: &IpInfo) {
+    /// A client's frame for the balancer: what the kernel has carried of its flow comes first, as the
+    /// balancer asks of a reset whether it can be the client's own.
+    pub(crate) fn catch_up(&mut self, snapshot: &Snapshot, origin: &Origin, info: &IpInfo) {
         let (Some(kernel), Some(shortcuts)) =
             (self.shared.fast_path.get(), self.shortcuts.as_mut())
         else {
@@ -86,7 +102,10 @@ impl Worker {
         if shortcuts.table.len() == 0 || !is_plain(info) {
             return;
         }
-        let hash = shortcuts.hash(port.vni, &info.five_tuple());
+        let Some((_, vni)) = kind_of(origin) else {
+            return;
+        };
+        let hash = shortcuts.hash(vni, &info.five_tuple());
         if let Some(installed) = shortcuts.table.get_mut(hash) {
             let record = kernel.cache.records.read(installed.record);
             let cx = context(self.now, snapshot);
@@ -94,12 +113,56 @@ impl Worker {
         }
     }
 
-    /// A frame of `port` for a virtual address goes to its replica, in `held`.
+    /// A client's frame, which came by `port`, goes to its replica, in `held`.
     pub(crate) fn saw_request(
+        &mut self,
+        (port, origin): (&Arc<Port>, &Origin),
+        to: Destination,
+        held: &Held,
+        info: &IpInfo,
+        dst_mac: Mac,
+    ) {
+        let Some(shortcuts) = self.shortcuts.as_mut() else {
+            return;
+        };
+        let Some((kind, vni)) = kind_of(origin) else {
+            return;
+        };
+        if !is_plain(info) || port.shortcut.load().is_none() {
+            return;
+        }
+        let flow = info.five_tuple();
+        let hash = shortcuts.hash(vni, &flow);
+        if info.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0 {
+            // Whether that ends it, the balancer decides, and tells.
+            shortcuts.candidates.forget(hash);
+            return;
+        }
+        let ack = acknowledged(self.queue.bytes(held.frame.clone()), info);
+        let data = info.payload_len();
+        if shortcuts.candidates.heard(hash, data, ack, self.now) {
+            let vni = origin.vni();
+            shortcuts.enter(Due {
+                hash,
+                vni,
+                flow,
+                // The balancer says so once the entries are written, and the addresses.
+                back: flow.reversed(),
+                port: Arc::clone(port),
+                macs: [dst_mac, port.mac],
+                back_macs: [port.mac, dst_mac],
+                to,
+                balanced: Some(Balanced::new(kind, vni, flow, info.payload)),
+                source_port: self.queue.source_port(&flow),
+            });
+        }
+    }
+
+    /// A frame of `port`, a replica's, goes to the node that its client came through.
+    pub(crate) fn saw_answer(
         &mut self,
         port: &Arc<Port>,
         to: Destination,
-        held: &Held,
         info: &IpInfo,
         dst_mac: Mac,
     ) {
@@ -109,31 +172,26 @@ impl Worker {
         if !is_plain(info) || port.shortcut.load().is_none() {
             return;
         }
-        let flow = info.five_tuple();
-        let hash = shortcuts.hash(port.vni, &flow);
-        if info.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0 {
-            // Whether that ends it, the balancer decides, and tells.
-            shortcuts.candidates.forget(hash);
-            return;
-        }
-        let ack = acknowledged(self.queue.bytes(held.frame.clone()), info);
-        let data = info.payload_len();
-        if shortcuts.candidates.heard(hash, data, ack, self.now) {
+        let (vni, flow) = (port.vni, info.five_tuple());
+        let hash = shortcuts.hash(Some(vni), &flow);
+        if shortcuts.saw((hash, hash), Direction::Out, info, self.now) {
+            let balanced = Balanced::new(CarriageKind::Return, vni, flow, info.payload);
             shortcuts.enter(Due {
                 hash,
+                vni,
                 flow,
-                // The balancer says so once the entries are written.
                 back: flow.reversed(),
                 port: Arc::clone(port),
-                dst_mac,
+                macs: [dst_mac, port.mac],
+                back_macs: [port.mac, dst_mac],
                 to,
-                balanced: Some(Balanced::request(port.vni, flow, info.payload)),
+                balanced: Some(balanced),
                 source_port: self.queue.source_port(&flow),
             });
         }
     }
 
-    /// A frame reaches `port` as it is, by no balancer.
+    /// A frame reaches `port` as it is, by no balancer of this node.
     pub(crate) fn saw_arrive(&mut self, port: &Port, info: &IpInfo) {
         let Some(shortcuts) = self.shortcuts.as_mut() else {
             return;
@@ -141,7 +199,7 @@ impl Worker {
         if !is_plain(info) || port.shortcut.load().is_none() {
             return;
         }
-        let hash = shortcuts.hash(port.vni, &info.five_tuple().reversed());
+        let hash = shortcuts.hash(Some(port.vni), &info.five_tuple().reversed());
         shortcuts.saw((hash, hash), Direction::In, info, self.now);
     }
 
@@ -161,8 +219,13 @@ impl Worker {
         let cx = context(self.now, snapshot);
         // Flows of the balancer, by whatever they have ended in this round.
         while let Some(ended) = self.flows.poll_ended() {
-            for flow in [ended.request, ended.answer] {
-                let hash = shortcuts.hash(ended.vni, &flow);
+            let network = Some(ended.vni);
+            let asked = match ended.kind {
+                CarriageKind::Published => None,
+                CarriageKind::Virtual | CarriageKind::Return => network,
+            };
+            for (vni, flow) in [(asked, ended.request), (network, ended.answer)] {
+                let hash = shortcuts.hash(vni, &flow);
                 shortcuts.over.push(hash);
             }
         }
@@ -170,10 +233,11 @@ impl Worker {
         while let Some(mut due) = shortcuts.due.pop() {
             shortcuts.candidates.forget(due.hash);
             if let Some(balanced) = &due.balanced {
-                let Some(carriage) = self.flows.carry(&cx, balanced.vni, balanced.request) else {
+                let carriage = self.flows.carry(&cx, balanced.kind, balanced.of());
+                let Some(carriage) = carriage else {
                     continue;
                 };
-                due.back = carriage.answer;
+                due.follow(&carriage);
             }
             let tables = (snapshot, self.dscp);
             // Who only acknowledges what a sandbox of this node sends would never get an entry of

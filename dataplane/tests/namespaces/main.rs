@@ -11,6 +11,7 @@ mod kernel_peer;
 mod loopback;
 mod merging;
 mod mtu;
+mod published_shortcuts;
 mod service_paths;
 mod service_shortcuts;
 mod shortcuts;

@@ -98,7 +98,7 @@ impl Bed {
 }
 
 /// Sends `total` bytes from one end to the other, which checks them.
-fn stream(mut from: &TcpStream, mut to: &TcpStream, total: usize) {
+pub(crate) fn stream(mut from: &TcpStream, mut to: &TcpStream, total: usize) {
     std::thread::scope(|scope| {
         scope.spawn(move || {
             let mut chunk = vec![0; 256 * 1024];
@@ -116,7 +116,7 @@ fn stream(mut from: &TcpStream, mut to: &TcpStream, total: usize) {
     });
 }
 
-fn expect_reset(mut stream: &TcpStream) {
+pub(crate) fn expect_reset(mut stream: &TcpStream) {
     let error = stream.read(&mut [0]).expect_err("a reset");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 }
