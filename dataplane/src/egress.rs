@@ -88,7 +88,7 @@ impl Worker {
                 let info = parsed.ip();
                 self.check_mtu(snapshot, port, Some(vtep.ip()), &held, info)?;
                 let to = Destination::Remote(vtep);
-                self.saw_leave(port, to, info, dst_mac, None);
+                self.saw_leave(port, to, (info, &vnet), dst_mac, None);
                 let counters = &self.shared.counters[self.index];
                 self.queue
                     .push(port.vni, vtep, &vnet, info, held.frame, counters)
@@ -313,8 +313,9 @@ impl Worker {
                     let mac = frame::dst_mac(frame);
                     let ack = acknowledged(frame, info);
                     let to = Destination::Local(to);
-                    self.saw_leave(port, to, Some(info), mac, Some(ack));
+                    self.saw_leave(port, to, (Some(info), &held.vnet), mac, Some(ack));
                 }
+                self.saw_answer(vni, info, &verdict, 1);
                 match self.settle(snapshot, vni, to, verdict, &held.vnet, |w| {
                     w.queue.bytes(held.frame.clone()).into()
                 })? {

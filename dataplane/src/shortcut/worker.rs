@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use weft_mesh::{Context, FlowTable, Reverse};
 use weft_vxlan::Destination;
-use weft_wire::frame::{TCP, TCP_FIN, TCP_RST, TCP_SYN};
-use weft_wire::{Fragment, IpInfo, Mac, PortId};
+use weft_wire::frame::{Frame, TCP, TCP_FIN, TCP_RST, TCP_SYN, UDP, parse};
+use weft_wire::{Fragment, GsoKind, Instant, IpInfo, Mac, PortId, VnetHdr, Vni};
 
 use super::balanced::{Balanced, Due};
 use super::candidates::Direction;
+use super::kernel::Kernel;
 use super::shortcuts::{LOOK, Shortcuts};
 use crate::frame_slot::Held;
 use crate::port::Port;
@@ -20,13 +22,61 @@ const LOOK_BUDGET: usize = 2048;
 
 /// Whether a frame may be one of a flow that takes shortcuts.
 fn is_plain(info: &IpInfo) -> bool {
-    info.proto == TCP && info.fragment == Fragment::None
+    matches!(info.proto, TCP | UDP) && info.fragment == Fragment::None
+}
+
+/// Whether a frame that leaves may be. One with several datagrams is of a stream, and the kernel leaves
+/// it alone.
+fn may_leave(info: &IpInfo, vnet: &VnetHdr) -> bool {
+    is_plain(info) && (info.proto == TCP || vnet.gso() == GsoKind::None)
+}
+
+/// Counts a datagram that leaves for another port of this node, and what its sender has got; whether
+/// the flow is to get entries.
+fn saw_datagram(
+    shortcuts: &mut Shortcuts,
+    kernel: &Kernel,
+    (hash, back): (u64, u64),
+    now: Instant,
+) -> bool {
+    kernel.datagrams.note(hash, 1);
+    let got = kernel.datagrams.count(back);
+    shortcuts.candidates.asked(hash, got, now)
 }
 
 /// What the sender of a TCP segment has received (RFC 9293 section 3.1).
 pub(crate) fn acknowledged(frame: &[u8], info: &IpInfo) -> u32 {
     let field = frame.get(info.l4 + 8..).and_then(|rest| rest.first_chunk());
     field.map_or(0, |bytes| u32::from_be_bytes(*bytes))
+}
+
+/// Looks at what was carried, and ends what is over.
+fn look(shortcuts: &mut Shortcuts, kernel: &Kernel, flows: &mut FlowTable, cx: &Context<'_>) {
+    let (records, now) = (&kernel.cache.records, cx.now);
+    let (over, installer) = (&mut shortcuts.over, &shortcuts.installer);
+    let done = shortcuts.table.look(LOOK_BUDGET, |installed| {
+        let record = records.read(installed.record);
+        let is_over = installed.follow(&record, flows, cx) || record.bound;
+        if is_over || !installed.has_devices() {
+            over.push(installed.flow);
+        }
+        // The other worker's entry, if it has written its own.
+        let sent = |out| {
+            let record = installer.record_of(out);
+            record.map_or(0, |record| records.read(record).traffic.out_packets)
+        };
+        if let Some(time) = installed.judge(&record, sent, now) {
+            let answers = installed.receiver.as_ref().map(|receiver| receiver.flow);
+            for flow in [installed.flow].into_iter().chain(answers) {
+                kernel.datagrams.hold(flow, now.after(time));
+                over.push(flow);
+            }
+        }
+    });
+    if done {
+        shortcuts.look_at = now.after(LOOK);
+    }
+    shortcuts.end(kernel, flows, cx);
 }
 
 impl Worker {
@@ -36,14 +86,16 @@ impl Worker {
         &mut self,
         port: &Arc<Port>,
         to: Destination,
-        info: Option<&IpInfo>,
+        (info, vnet): (Option<&IpInfo>, &VnetHdr),
         dst_mac: Mac,
         ack: Option<u32>,
     ) {
-        let Some(info) = info.filter(|info| is_plain(info)) else {
+        let Some(info) = info.filter(|info| may_leave(info, vnet)) else {
             return;
         };
-        let Some(shortcuts) = self.shortcuts.as_mut() else {
+        let (Some(kernel), Some(shortcuts)) =
+            (self.shared.fast_path.get(), self.shortcuts.as_mut())
+        else {
             return;
         };
         if port.shortcut.load().is_none() {
@@ -55,12 +107,22 @@ impl Worker {
             Destination::Local(_) => shortcuts.hash(port.vni, &flow.reversed()),
             Destination::Remote(_) => hash,
         };
-        let mut worth = shortcuts.saw((hash, back), Direction::Out, info, self.now);
-        if let Some(ack) = ack
-            && info.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) == 0
-        {
-            worth |= shortcuts.candidates.heard(hash, 0, ack, self.now);
-        }
+        let now = self.now;
+        let worth = if info.proto == UDP {
+            let worth = match to {
+                Destination::Local(_) => saw_datagram(shortcuts, kernel, (hash, back), now),
+                Destination::Remote(_) => {
+                    let candidates = &mut shortcuts.candidates;
+                    candidates.datagrams(hash, Direction::Out, 1, now)
+                }
+            };
+            worth && shortcuts.is_free(kernel, hash, now)
+        } else {
+            let worth = shortcuts.saw((hash, back), Direction::Out, info, now);
+            let ack = ack.filter(|_| info.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) == 0);
+            let heard = ack.is_some_and(|ack| shortcuts.candidates.heard(hash, 0, ack, now));
+            worth || heard
+        };
         if worth {
             shortcuts.enter(Due {
                 hash,
@@ -83,7 +145,8 @@ impl Worker {
         else {
             return;
         };
-        if shortcuts.table.len() == 0 || !is_plain(info) {
+        // Of datagrams nothing is asked that the next look does not tell in time.
+        if shortcuts.table.len() == 0 || !is_plain(info) || info.proto != TCP {
             return;
         }
         let hash = shortcuts.hash(port.vni, &info.five_tuple());
@@ -103,10 +166,12 @@ impl Worker {
         info: &IpInfo,
         dst_mac: Mac,
     ) {
-        let Some(shortcuts) = self.shortcuts.as_mut() else {
+        let (Some(kernel), Some(shortcuts)) =
+            (self.shared.fast_path.get(), self.shortcuts.as_mut())
+        else {
             return;
         };
-        if !is_plain(info) || port.shortcut.load().is_none() {
+        if !may_leave(info, &held.vnet) || port.shortcut.load().is_none() {
             return;
         }
         let flow = info.five_tuple();
@@ -116,9 +181,21 @@ impl Worker {
             shortcuts.candidates.forget(hash);
             return;
         }
-        let ack = acknowledged(self.queue.bytes(held.frame.clone()), info);
-        let data = info.payload_len();
-        if shortcuts.candidates.heard(hash, data, ack, self.now) {
+        let (now, frame) = (self.now, self.queue.bytes(held.frame.clone()));
+        let worth = if info.proto == UDP {
+            // Its replica's address is in it by now: so the answers are known.
+            let Ok(Frame::Ip(request)) = parse(frame) else {
+                return;
+            };
+            let answers = shortcuts.hash(port.vni, &request.five_tuple().reversed());
+            let got = kernel.datagrams.count(answers);
+            let worth = shortcuts.candidates.asked(hash, got, now);
+            worth && shortcuts.is_free(kernel, hash, now)
+        } else {
+            let (data, ack) = (info.payload_len(), acknowledged(frame, info));
+            shortcuts.candidates.heard(hash, data, ack, now)
+        };
+        if worth {
             shortcuts.enter(Due {
                 hash,
                 flow,
@@ -133,8 +210,24 @@ impl Worker {
         }
     }
 
-    /// A frame reaches `port` as it is, by no balancer.
-    pub(crate) fn saw_arrive(&mut self, port: &Port, info: &IpInfo) {
+    /// So many frames of a replica reach their client if the balancer says so. Its worker may be
+    /// another one.
+    pub(crate) fn saw_answer(&self, vni: Vni, info: &IpInfo, verdict: &Reverse, frames: usize) {
+        if info.proto != UDP || !matches!(verdict, Reverse::Rewritten { .. }) {
+            return;
+        }
+        if let (Some(kernel), Some(shortcuts)) =
+            (self.shared.fast_path.get(), self.shortcuts.as_ref())
+        {
+            let hash = shortcuts.hash(vni, &info.five_tuple());
+            let count = u32::try_from(frames).unwrap_or(u32::MAX);
+            kernel.datagrams.note(hash, count);
+        }
+    }
+
+    /// So many frames reach `port` as they are, by no balancer; of more than one, the headers are those
+    /// of the first.
+    pub(crate) fn saw_arrive(&mut self, port: &Port, info: &IpInfo, frames: usize) {
         let Some(shortcuts) = self.shortcuts.as_mut() else {
             return;
         };
@@ -142,7 +235,13 @@ impl Worker {
             return;
         }
         let hash = shortcuts.hash(port.vni, &info.five_tuple().reversed());
-        shortcuts.saw((hash, hash), Direction::In, info, self.now);
+        if info.proto == UDP {
+            let count = u32::try_from(frames).unwrap_or(u32::MAX);
+            let candidates = &mut shortcuts.candidates;
+            candidates.datagrams(hash, Direction::In, count, self.now);
+        } else {
+            shortcuts.saw((hash, hash), Direction::In, info, self.now);
+        }
     }
 
     /// Once for each round, after everything that was read has left: writes and deletes entries.
@@ -188,19 +287,7 @@ impl Worker {
             }
         }
         if self.now >= shortcuts.look_at && shortcuts.table.len() > 0 {
-            let records = &kernel.cache.records;
-            let flows = &mut self.flows;
-            let done = shortcuts
-                .table
-                .look(LOOK_BUDGET, &mut shortcuts.over, |installed| {
-                    let record = records.read(installed.record);
-                    let over = installed.follow(&record, flows, &cx) || record.bound;
-                    over || !installed.has_devices()
-                });
-            if done {
-                shortcuts.look_at = self.now.after(LOOK);
-            }
-            shortcuts.end(kernel, flows, &cx);
+            look(shortcuts, kernel, &mut self.flows, &cx);
         }
         let counters = &self.shared.counters[self.index];
         let count = shortcuts.table.len() as u64;
