@@ -1,5 +1,5 @@
-//! Connections that are carried past the table for a while: by the kernel, which rewrites their frames
-//! and counts them. The table stays the whole truth: it says which may be, is told what was carried,
+//! Connections and exchanges of datagrams that are carried past the table for a while: by the kernel,
+//! which rewrites their frames and counts them. The table stays the whole truth: it says which may be, is told what was carried,
 //! and tells when one may not be any more.
 
 use weft_wire::{FiveTuple, Instant, Vni};
@@ -28,7 +28,7 @@ pub struct Carried {
 impl FlowTable {
     /// The connection that a client's frames on network `vni` belong to, if somebody may carry it:
     /// open, nothing of it has been closed, and its frames need another address of the service and
-    /// nothing else. From now on [`Self::poll_ended`] tells when that is not so any more.
+    /// nothing else. Datagrams may be once the replica has answered one. From now on [`Self::poll_ended`] tells when that is not so any more.
     pub fn carry(&mut self, cx: &Context<'_>, vni: Vni, request: FiveTuple) -> Option<Carriage> {
         let Found { at, alive } = self.lookup(cx, &key(vni, request))?;
         let flow = self.store.get_mut(at)?;
@@ -47,7 +47,10 @@ impl FlowTable {
             return;
         };
         // The next one of that client's port: nobody carries it yet.
-        if matches!(flow.state, FlowState::SynSent | FlowState::SynAnswered) {
+        if matches!(
+            flow.state,
+            FlowState::SynSent | FlowState::SynAnswered | FlowState::Datagrams
+        ) {
             return;
         }
         flow.last_seen = flow.last_seen.max(carried.last);
@@ -91,7 +94,10 @@ fn is_simple(flow: &Flow) -> bool {
     let (client, seen_as) = (flow.forward.tuple, flow.reverse.tuple);
     flow.kind == FlowKind::Owned
         && matches!(flow.origin, Origin::Port { .. })
-        && flow.state == FlowState::Established
+        && matches!(
+            flow.state,
+            FlowState::Established | FlowState::DatagramsAnswered
+        )
         && flow.path_mtu == 0
         && (seen_as.dst, seen_as.dport) == (client.src, client.sport)
 }
