@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use weft_fastpath::{FlowKey, Record, RecordId, Traffic};
+use weft_fastpath::{FlowKey, Installer, Record, RecordId, Records, Traffic};
 use weft_mesh::{Context, FlowTable};
 use weft_wire::frame::UDP;
 use weft_wire::{Instant, PortId};
@@ -132,11 +132,10 @@ impl Installed {
     }
 
     /// How long the flow is to stay with the workers, where it has datagrams that are better off there.
-    /// `sent` is how many have left by another entry.
     pub(super) fn judge(
         &mut self,
         record: &Record,
-        sent: impl FnOnce(FlowKey) -> u64,
+        (installer, records): (&Installer, &Records),
         now: Instant,
     ) -> Option<Duration> {
         let exchange = self.exchange.as_mut()?;
@@ -144,7 +143,12 @@ impl Installed {
             return Some(NO_USE);
         }
         let back = match &self.receiver {
-            Some(receiver) => sent(receiver.out),
+            // The other port's worker may have entered both directions, and looks at them then.
+            Some(_) if !installer.is_of(self.out, self.record) => return None,
+            Some(receiver) => {
+                let answers = installer.record_of(receiver.out);
+                answers.map_or(0, |id| records.read(id).traffic.out_packets)
+            }
             None => record.traffic.in_packets,
         };
         exchange.look([record.traffic.out_packets, back], now)

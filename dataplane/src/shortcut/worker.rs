@@ -60,12 +60,7 @@ fn look(shortcuts: &mut Shortcuts, kernel: &Kernel, flows: &mut FlowTable, cx: &
         if is_over || !installed.has_devices() {
             over.push(installed.flow);
         }
-        // The other worker's entry, if it has written its own.
-        let sent = |out| {
-            let record = installer.record_of(out);
-            record.map_or(0, |record| records.read(record).traffic.out_packets)
-        };
-        if let Some(time) = installed.judge(&record, sent, now) {
+        if let Some(time) = installed.judge(&record, (installer, records), now) {
             let answers = installed.receiver.as_ref().map(|receiver| receiver.flow);
             for flow in [installed.flow].into_iter().chain(answers) {
                 kernel.datagrams.hold(flow, now.after(time));
