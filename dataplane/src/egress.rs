@@ -88,7 +88,7 @@ impl Worker {
                 let info = parsed.ip();
                 self.check_mtu(snapshot, port, Some(vtep.ip()), &held, info)?;
                 let to = Destination::Remote(vtep);
-                self.saw_leave(port, to, info, dst_mac, None);
+                self.saw_leave(port, to, (info, &vnet), dst_mac, None);
                 let counters = &self.shared.counters[self.index];
                 self.queue
                     .push(port.vni, vtep, &vnet, info, held.frame, counters)
@@ -195,7 +195,7 @@ impl Worker {
                     return Err(DropReason::UnknownMac);
                 };
                 self.check_mtu(snapshot, port, Some(vtep.ip()), held, Some(info))?;
-                self.saw_answer(port, Destination::Remote(vtep), info, dst_mac);
+                self.saw_return(port, Destination::Remote(vtep), info, dst_mac);
                 let counters = &self.shared.counters[self.index];
                 let frame = held.frame.clone();
                 self.queue
@@ -310,8 +310,9 @@ impl Worker {
                     let mac = frame::dst_mac(frame);
                     let ack = acknowledged(frame, info);
                     let to = Destination::Local(to);
-                    self.saw_leave(port, to, Some(info), mac, Some(ack));
+                    self.saw_leave(port, to, (Some(info), &held.vnet), mac, Some(ack));
                 }
+                self.saw_answer(vni, info, &verdict, 1);
                 match self.settle(snapshot, vni, to, verdict, &held.vnet, |w| {
                     w.queue.bytes(held.frame.clone()).into()
                 })? {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// The kernel flow cache: established TCP flows that weft's workers have decided about go from
-// sandbox to underlay, and back, without leaving the kernel. Bytes on the wire are the VXLAN that
-// the workers send (RFC 7348), so the other end needs none of this.
+// The kernel flow cache: established TCP flows, and exchanges of UDP datagrams, that weft's workers
+// have decided about go from sandbox to underlay, and back, without leaving the kernel. Bytes on the
+// wire are the VXLAN that the workers send (RFC 7348), so the other end needs none of this.
 //
 //   sandbox eth0, egress   leave   known flow? -> out by the sandbox's second device, eth1
 //   host's end of eth1     push    write the VXLAN headers, to the underlay; or to another sandbox
@@ -18,8 +18,8 @@
 // worker reads (but for what is between the two devices of its sandbox when its entry becomes stale). Workers keep every decision. Entries say which flow they are for, which
 // tables they were made of (an epoch of the network: once it has moved on, each entry is stale at
 // once), and what to write: headers of the tunnel, and for a flow to a virtual address that of the
-// replica in its place, and back. What opens or ends a connection, carries options, is a fragment or
-// is larger than the path takes is always a miss.
+// replica in its place, and back. What opens or ends a connection, carries options, is a fragment, is
+// several datagrams in one, or is larger than the path takes is always a miss.
 //
 // Answers to clients outside go on by the host: its connection tracking undoes what led the client to
 // weft0, and its routes lead them on. What `pop` makes of a super-frame keeps the marks of a tunnel,
@@ -85,6 +85,9 @@
 // No verdict of tc: the datagram is for the device of the second port.
 #define BY_DEVICE (TC_ACT_UNSPEC - 1)
 
+// Of `flow_key.scope`, where the protocol begins.
+#define PROTOCOL 24
+
 #define FLOWS 131072
 #define NETWORKS 16384
 
@@ -96,7 +99,7 @@ struct vxlan_header {
 
 // What a packet is found by. Addresses are IPv6, or IPv4 mapped into it (RFC 4291 section 2.5.5.2).
 struct flow_key {
-	__u32 scope; // out: number of the sandbox; in: number of the network
+	__u32 scope; // out: number of the sandbox; in: number of the network; above 24 bits, the protocol
 	__be16 sport;
 	__be16 dport;
 	__be32 saddr[4];
@@ -299,11 +302,13 @@ static __always_inline union second_port second_port(void)
 struct packet {
 	struct flow_key key;
 	__u32 len;     // of the IP packet, by its own header
-	__u32 headers; // of IP and TCP
-	__u32 seq;
+	__u32 headers; // of IP and what is in it
+	__u32 seq;     // of TCP
 	__u32 ack;
 	__u8 class;    // traffic class
 	bool ipv4;
+	bool udp;
+	bool summed;   // has a checksum
 };
 
 static __always_inline bool plain(const struct tcphdr *tcp)
@@ -311,19 +316,50 @@ static __always_inline bool plain(const struct tcphdr *tcp)
 	return !(((const __u8 *)tcp)[TCP_FLAGS_OFFSET] & TCP_FIN_SYN_RST);
 }
 
-// Reads the Ethernet frame at `offset`; false for everything but TCP within a connection.
+// Reads what the IP packet has in it; false for everything but TCP within a connection and UDP.
+static __always_inline bool read_transport(void *data, void *end, __u32 ip, __u8 protocol,
+					   struct packet *packet)
+{
+	struct tcphdr *tcp = data;
+	struct udphdr *udp = data;
+
+	packet->key.scope = (__u32)protocol << PROTOCOL;
+	packet->udp = protocol == IPPROTO_UDP;
+	if (packet->udp) {
+		// All of the packet, as a worker looks at what is behind the datagram (RFC 9868). IPv6 has
+		// no datagram without a checksum but in tunnels (RFC 6935).
+		if ((void *)(udp + 1) > end || bpf_ntohs(udp->len) < sizeof(*udp) ||
+		    ip + bpf_ntohs(udp->len) != packet->len || (!packet->ipv4 && !udp->check))
+			return false;
+		packet->headers = ip + sizeof(*udp);
+		packet->summed = udp->check;
+		packet->key.sport = udp->source;
+		packet->key.dport = udp->dest;
+		return true;
+	}
+	if (protocol != IPPROTO_TCP || (void *)(tcp + 1) > end || !plain(tcp))
+		return false;
+	packet->headers = ip + tcp->doff * 4;
+	packet->summed = true;
+	packet->seq = bpf_ntohl(tcp->seq);
+	packet->ack = bpf_ntohl(tcp->ack_seq);
+	packet->key.sport = tcp->source;
+	packet->key.dport = tcp->dest;
+	return true;
+}
+
+// Reads the Ethernet frame at `data`, and its key but for the scope's number; false for what no entry
+// is about.
 static __always_inline bool read_packet(void *data, void *end, struct packet *packet)
 {
 	struct ethhdr *eth = data;
-	struct tcphdr *tcp;
 
 	if ((void *)(eth + 1) > end)
 		return false;
 	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = (void *)(eth + 1);
 
-		if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl != 5 ||
-		    ip->protocol != IPPROTO_TCP || ip->ttl <= 1 ||
+		if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl != 5 || ip->ttl <= 1 ||
 		    ip->frag_off & bpf_htons(MORE_FRAGMENTS | FRAGMENT_OFFSET))
 			return false;
 		packet->ipv4 = true;
@@ -334,31 +370,27 @@ static __always_inline bool read_packet(void *data, void *end, struct packet *pa
 		packet->key.saddr[2] = packet->key.daddr[2] = bpf_htonl(0xffff);
 		packet->key.saddr[3] = ip->saddr;
 		packet->key.daddr[3] = ip->daddr;
-		tcp = (void *)(ip + 1);
-	} else if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {
+		return read_transport(ip + 1, end, sizeof(*ip), ip->protocol, packet);
+	}
+	if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr *ip = (void *)(eth + 1);
 
-		if ((void *)(ip + 1) > end || ip->version != 6 || ip->nexthdr != IPPROTO_TCP ||
-		    ip->hop_limit <= 1)
+		if ((void *)(ip + 1) > end || ip->version != 6 || ip->hop_limit <= 1)
 			return false;
 		packet->ipv4 = false;
 		packet->len = sizeof(*ip) + bpf_ntohs(ip->payload_len);
 		packet->class = ip->priority << 4 | ip->flow_lbl[0] >> 4;
 		__builtin_memcpy(packet->key.saddr, &ip->saddr, sizeof(packet->key.saddr));
 		__builtin_memcpy(packet->key.daddr, &ip->daddr, sizeof(packet->key.daddr));
-		tcp = (void *)(ip + 1);
-	} else {
-		return false;
+		return read_transport(ip + 1, end, sizeof(*ip), ip->nexthdr, packet);
 	}
-	if ((void *)(tcp + 1) > end || !plain(tcp))
-		return false;
-	packet->headers =
-		(packet->ipv4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) + tcp->doff * 4;
-	packet->seq = bpf_ntohl(tcp->seq);
-	packet->ack = bpf_ntohl(tcp->ack_seq);
-	packet->key.sport = tcp->source;
-	packet->key.dport = tcp->dest;
-	return true;
+	return false;
+}
+
+// Several datagrams in one: a stream of them, which workers carry faster. Devices cut it, or do not.
+static __always_inline bool many_datagrams(const struct __sk_buff *skb, const struct packet *packet)
+{
+	return packet->udp && skb->gso_size;
 }
 
 // Whether a packet passes at its size: each segment of a super-frame, or the whole of another.
@@ -366,7 +398,7 @@ static __always_inline bool fits(const struct __sk_buff *skb, const struct packe
 				 __u32 largest)
 {
 	// The outer length has 16 bits.
-	if (skb->len + OVERHEAD - ETH_HLEN > 0xffff)
+	if (skb->len + OVERHEAD - ETH_HLEN > 0xffff || many_datagrams(skb, packet))
 		return false;
 	// 0: not counted yet, as of what a virtual machine's device brings.
 	if (skb->gso_size && skb->gso_segs != 1)
@@ -380,7 +412,7 @@ static __always_inline bool ready(const struct flow_key *key, const struct rewri
 				  __u32 sandbox)
 {
 	struct flow_key back = {
-		.scope = sandbox,
+		.scope = sandbox | (key->scope >> PROTOCOL << PROTOCOL),
 		.sport = key->dport,
 		.dport = key->sport,
 	};
@@ -445,7 +477,7 @@ int leave(struct __sk_buff *skb)
 
 	if (!read_packet((void *)(long)skb->data, (void *)(long)skb->data_end, &packet))
 		return TC_ACT_UNSPEC;
-	packet.key.scope = skb->tc_classid;
+	packet.key.scope |= skb->tc_classid;
 	entry = bpf_map_lookup_elem(&out_flows, &packet.key);
 	if (!entry)
 		return TC_ACT_UNSPEC;
@@ -454,7 +486,9 @@ int leave(struct __sk_buff *skb)
 	if (!record)
 		return TC_ACT_UNSPEC;
 	now = bpf_ktime_get_ns();
-	note_sent(record, &packet, skb->len, now);
+	// Nothing says of a datagram whether it was sent before: the agent compares both directions.
+	if (!packet.udp)
+		note_sent(record, &packet, skb->len, now);
 	if (record->socket == SOCKET_STUCK) {
 		count(NO_SOCKET);
 		return TC_ACT_UNSPEC;
@@ -484,31 +518,39 @@ int leave(struct __sk_buff *skb)
 	return bpf_redirect(entry->second, 0);
 }
 
-static __always_inline bool another_port(struct __sk_buff *skb, __u32 check, __u32 at, __be16 from,
-					 const __be16 *to)
+// A device's sum of the whole packet has to follow where no checksum does.
+static __always_inline bool another_port(struct __sk_buff *skb, const struct packet *packet,
+					 __u32 check, __u32 at, __be16 from, const __be16 *to)
 {
-	return from == *to || (!bpf_l4_csum_replace(skb, check, from, *to, sizeof(from)) &&
-			       !bpf_skb_store_bytes(skb, at, to, sizeof(*to), 0));
+	__u64 zero = packet->udp ? BPF_F_MARK_MANGLED_0 : 0;
+
+	return from == *to ||
+	       (!bpf_l4_csum_replace(skb, check, from, *to, zero | sizeof(from)) &&
+		!bpf_skb_store_bytes(skb, at, to, sizeof(*to),
+				     packet->summed ? 0 : BPF_F_RECOMPUTE_CSUM));
 }
 
-// Gives one end of a packet another address and port, where it says so the other end another port, and its checksums what becomes of them
-// (RFC 1624). The helpers know of checksums that a device is to complete: those are of the pseudo
-// header alone. Pointers into the packet are void from then on.
+// Gives one end of a packet another address and port, where the rewrite says so the other end another
+// port, and its checksums what becomes of them (RFC 1624). The helpers know of checksums that a device is to complete: those are of the pseudo
+// header alone. A datagram without one stays so, and none gets that by chance: its 0 is sent as ffff
+// (RFC 768). Pointers into the packet are void from then on.
 static __always_inline bool rewritten(struct __sk_buff *skb, const struct packet *packet,
 				      const struct rewrite *to)
 {
 	bool source = to->side == REWRITE_SOURCE;
 	const __be32 *from = source ? packet->key.saddr : packet->key.daddr;
 	__be16 port = source ? packet->key.sport : packet->key.dport;
-	__u32 tcp = ETH_HLEN + (packet->ipv4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr));
-	__u32 check = tcp + offsetof(struct tcphdr, check);
+	__u32 ports = ETH_HLEN + (packet->ipv4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr));
+	__u32 check = ports + (packet->udp ? offsetof(struct udphdr, check) :
+					     offsetof(struct tcphdr, check));
+	__u64 zero = packet->udp ? BPF_F_MARK_MANGLED_0 : 0;
 	__u32 at = ETH_HLEN;
 	__u32 diff;
 
 	if (packet->ipv4) {
 		at += source ? offsetof(struct iphdr, saddr) : offsetof(struct iphdr, daddr);
 		if (bpf_l4_csum_replace(skb, check, from[3], to->addr[3],
-					BPF_F_PSEUDO_HDR | sizeof(to->addr[3])) ||
+					zero | BPF_F_PSEUDO_HDR | sizeof(to->addr[3])) ||
 		    bpf_l3_csum_replace(skb, ETH_HLEN + offsetof(struct iphdr, check), from[3],
 					to->addr[3], sizeof(to->addr[3])) ||
 		    bpf_skb_store_bytes(skb, at, &to->addr[3], sizeof(to->addr[3]), 0))
@@ -517,21 +559,22 @@ static __always_inline bool rewritten(struct __sk_buff *skb, const struct packet
 		at += source ? offsetof(struct ipv6hdr, saddr) : offsetof(struct ipv6hdr, daddr);
 		diff = bpf_csum_diff((void *)from, sizeof(to->addr), (void *)to->addr,
 				     sizeof(to->addr), 0);
-		if (bpf_l4_csum_replace(skb, check, 0, diff, BPF_F_PSEUDO_HDR) ||
+		if (bpf_l4_csum_replace(skb, check, 0, diff, zero | BPF_F_PSEUDO_HDR) ||
 		    bpf_skb_store_bytes(skb, at, to->addr, sizeof(to->addr), 0))
 			return false;
 		// The helper changes a device's sum of the whole packet (CHECKSUM_COMPLETE) as is
 		// right for IPv4. Here address and checksum cancel each other: that sum stays.
 		bpf_csum_update(skb, diff);
 	}
-	at = tcp + (source ? offsetof(struct tcphdr, source) : offsetof(struct tcphdr, dest));
-	if (!another_port(skb, check, at, port, &to->port))
+	// Both protocols begin with their ports.
+	at = ports + (source ? offsetof(struct udphdr, source) : offsetof(struct udphdr, dest));
+	if (!another_port(skb, packet, check, at, port, &to->port))
 		return false;
 	if (!to->other_port)
 		return true;
 	port = source ? packet->key.dport : packet->key.sport;
-	at = tcp + (source ? offsetof(struct tcphdr, dest) : offsetof(struct tcphdr, source));
-	return another_port(skb, check, at, port, &to->other_port);
+	at = ports + (source ? offsetof(struct udphdr, dest) : offsetof(struct udphdr, source));
+	return another_port(skb, packet, check, at, port, &to->other_port);
 }
 
 static __always_inline void note_out(struct record *record, __u64 now, __u32 len)
@@ -632,7 +675,7 @@ int push(struct __sk_buff *skb)
 
 	if (!read_packet((void *)(long)skb->data, (void *)(long)skb->data_end, &packet))
 		return TC_ACT_UNSPEC;
-	packet.key.scope = skb->tc_classid;
+	packet.key.scope |= skb->tc_classid;
 	entry = bpf_map_lookup_elem(&out_flows, &packet.key);
 	if (!entry)
 		return TC_ACT_UNSPEC;
@@ -684,7 +727,7 @@ int enter(struct __sk_buff *skb)
 
 	if (!read_packet((void *)(long)skb->data, (void *)(long)skb->data_end, &packet))
 		return TC_ACT_UNSPEC;
-	packet.key.scope = skb->tc_classid;
+	packet.key.scope |= skb->tc_classid;
 	entry = bpf_map_lookup_elem(&out_flows, &packet.key);
 	if (!entry)
 		return TC_ACT_UNSPEC;
@@ -731,10 +774,10 @@ int enter(struct __sk_buff *skb)
 	return bpf_redirect(device, 0);
 }
 
-// Whether these are datagrams that the kernel has merged for the socket, and not one super-frame.
+// Whether these are datagrams that the kernel has merged, outer or inner ones, and not one super-frame.
 static __always_inline bool merged(const struct __sk_buff *skb, const struct packet *packet)
 {
-	return skb->len != OVERHEAD + ETH_HLEN + packet->len;
+	return skb->len != OVERHEAD + ETH_HLEN + packet->len || many_datagrams(skb, packet);
 }
 
 // Strips the headers of a flow that is known, and delivers what is inside.
@@ -752,10 +795,9 @@ static __always_inline int carry_in(struct __sk_buff *skb)
 	__u64 now;
 
 	if (data + sizeof(*outer) > end) {
-		// Headers in pages: rare, and never of what is no datagram of a tunnel's size.
-		if (skb->len < sizeof(*outer) + sizeof(struct ipv6hdr) + sizeof(struct tcphdr) ||
-		    bpf_skb_pull_data(skb, sizeof(*outer) + sizeof(struct ipv6hdr) +
-						   sizeof(struct tcphdr)))
+		// Headers in pages: rare. A datagram may be shorter than they can be.
+		len = sizeof(*outer) + sizeof(struct ipv6hdr) + sizeof(struct tcphdr);
+		if (bpf_skb_pull_data(skb, len < skb->len ? len : skb->len))
 			return TC_ACT_UNSPEC;
 		data = (void *)(long)skb->data;
 		end = (void *)(long)skb->data_end;
@@ -770,7 +812,7 @@ static __always_inline int carry_in(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	if (!read_packet(&outer->inner, end, &packet))
 		return TC_ACT_UNSPEC;
-	packet.key.scope = bpf_ntohl(outer->vxlan.vni) >> 8;
+	packet.key.scope |= bpf_ntohl(outer->vxlan.vni) >> 8;
 	entry = bpf_map_lookup_elem(&in_flows, &packet.key);
 	if (!entry)
 		return TC_ACT_UNSPEC;
@@ -911,7 +953,7 @@ int sink(struct __sk_buff *skb)
 	    bpf_skb_get_tunnel_key(skb, &tunnel, offsetof(struct bpf_tunnel_key, remote_ipv6[1]),
 				   0))
 		return TC_ACT_SHOT;
-	packet.key.scope = tunnel.tunnel_id;
+	packet.key.scope |= tunnel.tunnel_id;
 	entry = bpf_map_lookup_elem(&in_flows, &packet.key);
 	if (!entry || !entry->by_device || entry->saddr != bpf_htonl(tunnel.remote_ipv4))
 		return TC_ACT_SHOT;

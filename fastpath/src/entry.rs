@@ -23,9 +23,12 @@ pub enum Scope {
 pub struct FlowKey {
     /// Where its addresses mean something.
     pub scope: Scope,
-    /// Addresses and ports of this direction; always TCP.
+    /// Addresses and ports of this direction, TCP or UDP.
     pub flow: FiveTuple,
 }
+
+/// Bits of a scope's number; the protocol is above them.
+const SCOPE_BITS: u32 = 24;
 
 /// Bytes of a [`FlowKey`].
 pub(crate) const KEY: usize = 40;
@@ -190,10 +193,11 @@ impl FlowKey {
     pub(crate) fn to_bytes(self) -> [u8; KEY] {
         let mut bytes = [0; KEY];
         let mut fields = Fields(&mut bytes);
-        fields.number(match self.scope {
+        let number = match self.scope {
             Scope::Out(sandbox) => sandbox.into(),
             Scope::In(vni) => vni.get(),
-        });
+        };
+        fields.number(number | (u32::from(self.flow.proto) << SCOPE_BITS));
         fields.put(&self.flow.sport.to_be_bytes());
         fields.put(&self.flow.dport.to_be_bytes());
         fields.ip(self.flow.src);
@@ -294,7 +298,7 @@ mod tests {
             flow,
         };
         let bytes = key.to_bytes();
-        assert_eq!(bytes[..4], 0x0001_0203_u32.to_ne_bytes());
+        assert_eq!(bytes[..4], 0x0601_0203_u32.to_ne_bytes());
         assert_eq!(bytes[4..8], [0x12, 0x34, 0, 80]);
         assert_eq!(
             bytes[8..24],
@@ -302,6 +306,13 @@ mod tests {
         );
         assert_eq!(bytes[24..26], [0xfd, 0]);
         assert_eq!(bytes[39], 3);
+        let datagrams = FlowKey {
+            scope: Scope::Out(0x0203),
+            flow: FiveTuple { proto: 17, ..flow },
+        };
+        let other = datagrams.to_bytes();
+        assert_eq!(other[..4], 0x1100_0203_u32.to_ne_bytes());
+        assert_eq!(other[4..], bytes[4..]);
 
         let out = OutEntry {
             record: RecordId(7),

@@ -49,8 +49,15 @@ impl Installer {
     /// in the place.
     #[must_use]
     pub fn is_of(&self, key: FlowKey, record: RecordId) -> bool {
-        let entry = self.out.get(&key.to_bytes(), 0);
-        entry.is_ok_and(|entry| entry.starts_with(&record.0.to_ne_bytes()))
+        self.record_of(key) == Some(record)
+    }
+
+    /// The record in which the entry of what leaves counts, where there is one.
+    #[must_use]
+    pub fn record_of(&self, key: FlowKey) -> Option<RecordId> {
+        let entry = self.out.get(&key.to_bytes(), 0).ok()?;
+        let number = entry.first_chunk()?;
+        Some(RecordId(u32::from_ne_bytes(*number)))
     }
 
     /// Deletes the entry of what leaves; none is success.

@@ -1,5 +1,6 @@
-//! The kernel flow cache: established TCP flows that the workers have decided about are carried by
-//! small programs in the kernel (`bpf/weft.bpf.c`), without a wake-up and without a copy.
+//! The kernel flow cache: established TCP flows, and exchanges of datagrams, that the workers have
+//! decided about are carried by small programs in the kernel (`bpf/weft.bpf.c`), without a wake-up of
+//! a worker and without a copy.
 //!
 //! ```text
 //!   sandbox eth0, egress   leave   known flow? -> out by the sandbox's second device

@@ -1,6 +1,6 @@
-//! Connections that are carried past the table for a while: by the kernel, which rewrites their frames
-//! and counts them. The table stays the whole truth: it says which may be, is told what was carried,
-//! and tells when one may not be any more.
+//! Connections and exchanges of datagrams that are carried past the table for a while: by the kernel,
+//! which rewrites their frames and counts them. The table stays the whole truth: it says which may be,
+//! is told what was carried, and tells when one may not be any more.
 
 use weft_wire::{FiveTuple, Instant, Vni};
 
@@ -31,8 +31,8 @@ impl FlowTable {
     /// The connection that `sent` belongs to, if somebody may carry it: open, nothing of it has been
     /// closed, and its frames need another address of the service, and another port of a client outside
     /// at most. `sent` is what a client here sends, or a replica here where the client came through
-    /// another node; `vni` the network of a sandbox. From now on [`Self::poll_ended`] tells when that
-    /// is not so any more.
+    /// another node; `vni` the network of a sandbox. Datagrams may be once the replica has answered
+    /// one. From now on [`Self::poll_ended`] tells when that is not so any more.
     pub fn carry(
         &mut self,
         cx: &Context<'_>,
@@ -64,7 +64,10 @@ impl FlowTable {
             return;
         };
         // The next one of that client's port: nobody carries it yet.
-        if matches!(flow.state, FlowState::SynSent | FlowState::SynAnswered) {
+        if matches!(
+            flow.state,
+            FlowState::SynSent | FlowState::SynAnswered | FlowState::Datagrams
+        ) {
             return;
         }
         flow.last_seen = flow.last_seen.max(carried.last);
@@ -123,8 +126,13 @@ impl FlowTable {
 /// segments are measured.
 fn is_simple(flow: &Flow, kind: CarriageKind) -> bool {
     let (client, seen_as) = (flow.forward.tuple, flow.reverse.tuple);
-    flow.state == FlowState::Established
-        && flow.path_mtu == 0
+    let open = match flow.state {
+        FlowState::Established => true,
+        // Through published ports they come from a listener, with both ends to rewrite.
+        FlowState::DatagramsAnswered => kind == CarriageKind::Virtual,
+        _ => false,
+    };
+    open && flow.path_mtu == 0
         && seen_as.dst == client.src
         && (seen_as.dport == client.sport || kind == CarriageKind::Published)
 }

@@ -4,12 +4,17 @@
 //! The table says which flows may have entries, and tells of each that may not any more, in the round
 //! in which it ends ([`FlowTable::carry`], [`FlowTable::poll_ended`]):
 //!
-//! - closed or reset: such frames are never the kernel's;
+//! - closed or reset: such frames are never the kernel's. Datagrams end by silence alone, and their
+//!   entries, after 30 s, long before the table's own time is up;
 //! - evicted, or the port of the client is gone: the table says so itself;
 //! - the replica is gone from the tables: where that is a change of the network, the entry is stale by
 //!   its epoch; in any case it goes in the round of the sweep. The resets come one round later, as they
 //!   need the sequence numbers that the kernel saw last;
 //! - a replica that drains, or other weights: those are about new flows.
+//!
+//! Datagrams whose replica is gone move to another one with the next that the worker sees. That is the
+//! next of all: the tables that the replica is missing from have another epoch, and by the sweep's round
+//! the entries are deleted whatever that says.
 //!
 //! Where both ends are on this node, the client's worker has the entries of both, whoever reads the
 //! replica's port. A client of a published port counts as an end on this node, with `weft0` for its

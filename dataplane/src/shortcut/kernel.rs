@@ -12,6 +12,7 @@ use weft_fastpath::{FlowCache, LoadError};
 use weft_sys::clock::monotonic_nanos;
 use weft_wire::Instant;
 
+use super::datagrams::Datagrams;
 use super::epochs::FlowEpochs;
 use super::sandbox::UnderlayRoute;
 use crate::capture::Capture;
@@ -41,6 +42,9 @@ pub(crate) struct Kernel {
     pub(crate) cache: FlowCache,
     /// Flows of IPv6 as well.
     pub(crate) ipv6: bool,
+    pub(super) datagrams: Datagrams,
+    /// By which all workers tell flows.
+    pub(super) hasher: RandomState,
     routes: ArcSwap<Routes>,
     /// The second port has its device.
     decapsulates: AtomicBool,
@@ -64,6 +68,8 @@ impl Kernel {
         Ok(Self {
             cache,
             ipv6: supported.ipv6,
+            datagrams: Datagrams::new(),
+            hasher: RandomState::default(),
             routes: ArcSwap::default(),
             decapsulates: AtomicBool::new(false),
             generation: AtomicU32::new(0),

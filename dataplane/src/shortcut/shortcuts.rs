@@ -20,7 +20,7 @@ use weft_wire::{FiveTuple, Instant, IpInfo, Vni};
 use super::balanced::Due;
 use super::candidates::{Candidates, Direction};
 use super::epochs::FlowEpochs;
-use super::installed::{Installed, Table};
+use super::installed::{Installed, Receiver, Table};
 use super::kernel::Kernel;
 use super::sandbox::Shortcut;
 use crate::shared::Shared;
@@ -41,7 +41,7 @@ pub(crate) struct Shortcuts {
     pub(super) candidates: Candidates,
     pub(super) table: Table,
     pool: RecordPool,
-    installer: Installer,
+    pub(super) installer: Installer,
     pub(super) due: Vec<Due>,
     hasher: RandomState,
     /// When entries are looked at next; a look that is not at its end goes on in each round.
@@ -66,7 +66,7 @@ impl Shortcuts {
                 pool: RecordPool::new(first..end),
                 installer,
                 due: Vec::with_capacity(DUE),
-                hasher: RandomState::default(),
+                hasher: kernel.hasher.clone(),
                 look_at: Instant(0),
                 over: Vec::new(),
                 share: (end.saturating_sub(first) / SHARE) as usize,
@@ -107,6 +107,15 @@ impl Shortcuts {
         }
         self.candidates
             .seen(hash, direction, info.payload_len(), now)
+    }
+
+    /// Whether datagrams that are worth entries may have them by now.
+    pub(super) fn is_free(&mut self, kernel: &Kernel, hash: u64, now: Instant) -> bool {
+        let is_held = kernel.datagrams.is_held(hash, now);
+        if is_held {
+            self.candidates.forget(hash);
+        }
+        !is_held
     }
 
     /// A flow is worth an entry.
@@ -157,6 +166,21 @@ impl Shortcuts {
             to: Destination::Local(due.port.id),
             balanced: due.balanced.map(|request| request.answers()),
             source_port: due.source_port,
+        })
+    }
+
+    /// The other end of a flow that stays on this node.
+    fn receiver(&self, snapshot: &Snapshot, due: &Due, way: Way) -> Option<Receiver> {
+        let (Destination::Local(to), Way::Local { other, .. }) = (due.to, way) else {
+            return None;
+        };
+        Some(Receiver {
+            port: Arc::clone(snapshot.ports.get(&to)?),
+            flow: self.hash(Some(due.vni), &due.back),
+            out: FlowKey {
+                scope: Scope::Out(other),
+                flow: due.back,
+            },
         })
     }
 
@@ -224,11 +248,7 @@ impl Shortcuts {
             return false;
         };
         if known.is_none() {
-            let receiver = match due.to {
-                Destination::Local(to) => snapshot.ports.get(&to).map(Arc::clone),
-                Destination::Remote(_) => None,
-            };
-            let ports = (Arc::clone(&due.port), receiver);
+            let ports = (Arc::clone(&due.port), self.receiver(snapshot, due, way));
             let keys = (out, inward);
             let installed = Installed::new(due.hash, keys, record, ports, *at, due.balanced, now);
             self.table.put(installed);

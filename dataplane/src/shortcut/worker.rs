@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use weft_mesh::{CarriageKind, Origin};
+use weft_mesh::{CarriageKind, Context, FlowTable, Origin, Reverse};
 use weft_vxlan::Destination;
-use weft_wire::frame::{TCP, TCP_FIN, TCP_RST, TCP_SYN};
-use weft_wire::{Fragment, IpInfo, Mac, PortId, Vni};
+use weft_wire::frame::{Frame, TCP, TCP_FIN, TCP_RST, TCP_SYN, UDP, parse};
+use weft_wire::{Fragment, GsoKind, Instant, IpInfo, Mac, PortId, VnetHdr, Vni};
 
 use super::balanced::{Balanced, Due};
 use super::candidates::Direction;
+use super::kernel::Kernel;
 use super::shortcuts::{LOOK, Shortcuts};
 use crate::frame_slot::Held;
 use crate::port::Port;
@@ -21,7 +22,26 @@ const LOOK_BUDGET: usize = 2048;
 
 /// Whether a frame may be one of a flow that takes shortcuts.
 fn is_plain(info: &IpInfo) -> bool {
-    info.proto == TCP && info.fragment == Fragment::None
+    matches!(info.proto, TCP | UDP) && info.fragment == Fragment::None
+}
+
+/// Whether a frame that leaves may be. One with several datagrams is of a stream, and the kernel leaves
+/// it alone.
+fn may_leave(info: &IpInfo, vnet: &VnetHdr) -> bool {
+    is_plain(info) && (info.proto == TCP || vnet.gso() == GsoKind::None)
+}
+
+/// Counts a datagram that leaves for another port of this node, and what its sender has got; whether
+/// the flow is to get entries.
+fn saw_datagram(
+    shortcuts: &mut Shortcuts,
+    kernel: &Kernel,
+    (hash, back): (u64, u64),
+    now: Instant,
+) -> bool {
+    kernel.datagrams.note(hash, 1);
+    let got = kernel.datagrams.count(back);
+    shortcuts.candidates.asked(hash, got, now)
 }
 
 /// What flows of clients from there are to the flow table, and where their addresses mean something.
@@ -42,6 +62,30 @@ pub(crate) fn acknowledged(frame: &[u8], info: &IpInfo) -> u32 {
     field.map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }
 
+/// Looks at what was carried, and ends what is over.
+fn look(shortcuts: &mut Shortcuts, kernel: &Kernel, flows: &mut FlowTable, cx: &Context<'_>) {
+    let (records, now) = (&kernel.cache.records, cx.now);
+    let (over, installer) = (&mut shortcuts.over, &shortcuts.installer);
+    let done = shortcuts.table.look(LOOK_BUDGET, |installed| {
+        let record = records.read(installed.record);
+        let is_over = installed.follow(&record, flows, cx) || record.bound;
+        if is_over || !installed.has_devices() {
+            over.push(installed.flow);
+        }
+        if let Some(time) = installed.judge(&record, (installer, records), now) {
+            let answers = installed.receiver.as_ref().map(|receiver| receiver.flow);
+            for flow in [installed.flow].into_iter().chain(answers) {
+                kernel.datagrams.hold(flow, now.after(time));
+                over.push(flow);
+            }
+        }
+    });
+    if done {
+        shortcuts.look_at = now.after(LOOK);
+    }
+    shortcuts.end(kernel, flows, cx);
+}
+
 impl Worker {
     /// A frame of `port` goes to `to` as it is, by no balancer. `ack` is what it acknowledges, where no
     /// worker tells this one of the other direction.
@@ -49,14 +93,16 @@ impl Worker {
         &mut self,
         port: &Arc<Port>,
         to: Destination,
-        info: Option<&IpInfo>,
+        (info, vnet): (Option<&IpInfo>, &VnetHdr),
         dst_mac: Mac,
         ack: Option<u32>,
     ) {
-        let Some(info) = info.filter(|info| is_plain(info)) else {
+        let Some(info) = info.filter(|info| may_leave(info, vnet)) else {
             return;
         };
-        let Some(shortcuts) = self.shortcuts.as_mut() else {
+        let (Some(kernel), Some(shortcuts)) =
+            (self.shared.fast_path.get(), self.shortcuts.as_mut())
+        else {
             return;
         };
         if port.shortcut.load().is_none() {
@@ -69,12 +115,22 @@ impl Worker {
             Destination::Local(_) => shortcuts.hash(vni, &flow.reversed()),
             Destination::Remote(_) => hash,
         };
-        let mut worth = shortcuts.saw((hash, back), Direction::Out, info, self.now);
-        if let Some(ack) = ack
-            && info.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) == 0
-        {
-            worth |= shortcuts.candidates.heard(hash, 0, ack, self.now);
-        }
+        let now = self.now;
+        let worth = if info.proto == UDP {
+            let worth = match to {
+                Destination::Local(_) => saw_datagram(shortcuts, kernel, (hash, back), now),
+                Destination::Remote(_) => {
+                    let candidates = &mut shortcuts.candidates;
+                    candidates.datagrams(hash, Direction::Out, 1, now)
+                }
+            };
+            worth && shortcuts.is_free(kernel, hash, now)
+        } else {
+            let worth = shortcuts.saw((hash, back), Direction::Out, info, now);
+            let ack = ack.filter(|_| info.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) == 0);
+            let heard = ack.is_some_and(|ack| shortcuts.candidates.heard(hash, 0, ack, now));
+            worth || heard
+        };
         if worth {
             shortcuts.enter(Due {
                 hash,
@@ -99,7 +155,8 @@ impl Worker {
         else {
             return;
         };
-        if shortcuts.table.len() == 0 || !is_plain(info) {
+        // Of datagrams nothing is asked that the next look does not tell in time.
+        if shortcuts.table.len() == 0 || !is_plain(info) || info.proto != TCP {
             return;
         }
         let Some((_, vni)) = kind_of(origin) else {
@@ -122,13 +179,15 @@ impl Worker {
         info: &IpInfo,
         dst_mac: Mac,
     ) {
-        let Some(shortcuts) = self.shortcuts.as_mut() else {
+        let (Some(kernel), Some(shortcuts)) =
+            (self.shared.fast_path.get(), self.shortcuts.as_mut())
+        else {
             return;
         };
         let Some((kind, vni)) = kind_of(origin) else {
             return;
         };
-        if !is_plain(info) || port.shortcut.load().is_none() {
+        if !may_leave(info, &held.vnet) || port.shortcut.load().is_none() {
             return;
         }
         let flow = info.five_tuple();
@@ -138,9 +197,21 @@ impl Worker {
             shortcuts.candidates.forget(hash);
             return;
         }
-        let ack = acknowledged(self.queue.bytes(held.frame.clone()), info);
-        let data = info.payload_len();
-        if shortcuts.candidates.heard(hash, data, ack, self.now) {
+        let (now, frame) = (self.now, self.queue.bytes(held.frame.clone()));
+        let worth = if info.proto == UDP {
+            // Its replica's address is in it by now: so the answers are known.
+            let Ok(Frame::Ip(request)) = parse(frame) else {
+                return;
+            };
+            let answers = shortcuts.hash(vni, &request.five_tuple().reversed());
+            let got = kernel.datagrams.count(answers);
+            let worth = shortcuts.candidates.asked(hash, got, now);
+            worth && shortcuts.is_free(kernel, hash, now)
+        } else {
+            let (data, ack) = (info.payload_len(), acknowledged(frame, info));
+            shortcuts.candidates.heard(hash, data, ack, now)
+        };
+        if worth {
             let vni = origin.vni();
             shortcuts.enter(Due {
                 hash,
@@ -159,7 +230,7 @@ impl Worker {
     }
 
     /// A frame of `port`, a replica's, goes to the node that its client came through.
-    pub(crate) fn saw_answer(
+    pub(crate) fn saw_return(
         &mut self,
         port: &Arc<Port>,
         to: Destination,
@@ -169,7 +240,8 @@ impl Worker {
         let Some(shortcuts) = self.shortcuts.as_mut() else {
             return;
         };
-        if !is_plain(info) || port.shortcut.load().is_none() {
+        // Datagrams of clients outside come by listeners.
+        if info.proto != TCP || !is_plain(info) || port.shortcut.load().is_none() {
             return;
         }
         let (vni, flow) = (port.vni, info.five_tuple());
@@ -191,8 +263,24 @@ impl Worker {
         }
     }
 
-    /// A frame reaches `port` as it is, by no balancer of this node.
-    pub(crate) fn saw_arrive(&mut self, port: &Port, info: &IpInfo) {
+    /// So many frames of a replica reach their client if the balancer says so. Its worker may be
+    /// another one.
+    pub(crate) fn saw_answer(&self, vni: Vni, info: &IpInfo, verdict: &Reverse, frames: usize) {
+        if info.proto != UDP || !matches!(verdict, Reverse::Rewritten { .. }) {
+            return;
+        }
+        if let (Some(kernel), Some(shortcuts)) =
+            (self.shared.fast_path.get(), self.shortcuts.as_ref())
+        {
+            let hash = shortcuts.hash(Some(vni), &info.five_tuple());
+            let count = u32::try_from(frames).unwrap_or(u32::MAX);
+            kernel.datagrams.note(hash, count);
+        }
+    }
+
+    /// So many frames reach `port` as they are, by no balancer of this node; of more than one, the
+    /// headers are those of the first.
+    pub(crate) fn saw_arrive(&mut self, port: &Port, info: &IpInfo, frames: usize) {
         let Some(shortcuts) = self.shortcuts.as_mut() else {
             return;
         };
@@ -200,7 +288,13 @@ impl Worker {
             return;
         }
         let hash = shortcuts.hash(Some(port.vni), &info.five_tuple().reversed());
-        shortcuts.saw((hash, hash), Direction::In, info, self.now);
+        if info.proto == UDP {
+            let count = u32::try_from(frames).unwrap_or(u32::MAX);
+            let candidates = &mut shortcuts.candidates;
+            candidates.datagrams(hash, Direction::In, count, self.now);
+        } else {
+            shortcuts.saw((hash, hash), Direction::In, info, self.now);
+        }
     }
 
     /// Once for each round, after everything that was read has left: writes and deletes entries.
@@ -252,19 +346,7 @@ impl Worker {
             }
         }
         if self.now >= shortcuts.look_at && shortcuts.table.len() > 0 {
-            let records = &kernel.cache.records;
-            let flows = &mut self.flows;
-            let done = shortcuts
-                .table
-                .look(LOOK_BUDGET, &mut shortcuts.over, |installed| {
-                    let record = records.read(installed.record);
-                    let over = installed.follow(&record, flows, &cx) || record.bound;
-                    over || !installed.has_devices()
-                });
-            if done {
-                shortcuts.look_at = self.now.after(LOOK);
-            }
-            shortcuts.end(kernel, flows, &cx);
+            look(shortcuts, kernel, &mut self.flows, &cx);
         }
         let counters = &self.shared.counters[self.index];
         let count = shortcuts.table.len() as u64;

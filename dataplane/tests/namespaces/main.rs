@@ -2,6 +2,7 @@
 //! namespaces are anonymous and end with the test.
 
 pub(crate) mod common;
+mod datagram_shortcuts;
 mod ecn;
 mod full;
 mod hostile;

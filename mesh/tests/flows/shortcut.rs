@@ -1,4 +1,4 @@
-//! Connections that are carried past the table.
+//! Connections and datagrams that are carried past the table.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -340,4 +340,111 @@ fn a_replica_here_has_the_client_at_another_port_and_is_carried_all_the_same() {
         let carried = carry_kind(&mut b, CarriageKind::Return, answer);
         assert_eq!(carried, None, "{port}");
     }
+}
+
+const UDP: u8 = 17;
+
+fn datagram(b: &mut Bench, payload: &[u8]) -> FiveTuple {
+    let asked = tuple(client(), 1, vip(), 80, UDP);
+    let sent = b.forwarded(&port(), udp((CLIENT, VIP_MAC), asked, payload));
+    info(&sent).five_tuple()
+}
+
+fn answered(b: &mut Bench, seen: FiveTuple) {
+    let macs = (Mac([9; 6]), Mac([8; 6]));
+    b.returned(&port(), udp(macs, seen.reversed(), b"answer"));
+}
+
+#[test]
+fn datagrams_are_carried_once_they_are_answered_until_their_time_is_up() {
+    let mut b = Bench::new(1);
+    let asked = tuple(client(), 1, vip(), 80, UDP);
+    let seen = datagram(&mut b, b"question");
+    assert_eq!(carry(&mut b, asked), None, "nobody has answered");
+    answered(&mut b, seen);
+    let expected = Carriage {
+        request: asked,
+        ..carriage(&b, 1, seen)
+    };
+    assert_eq!(carry(&mut b, asked), Some(expected));
+    datagram(&mut b, b"by the worker, once");
+    answered(&mut b, seen);
+    assert_eq!(b.table.poll_ended(), None, "it is the same flow");
+    // What the kernel carries keeps it from being idle.
+    for _ in 0..10 {
+        b.pass(Duration::from_secs(100));
+        let cx = Context {
+            now: b.now,
+            epoch: b.epoch,
+            services: &b.services,
+        };
+        let told = Carried {
+            from_client: 10,
+            to_client: 20,
+            last: cx.now,
+            client: None,
+        };
+        b.table
+            .carried(&cx, CarriageKind::Virtual, (vni(), asked), &told);
+        b.table.expire(b.now, 10);
+        assert_eq!(b.table.len(), 1);
+    }
+    b.pass(Duration::from_secs(300));
+    b.table.expire(b.now, 10);
+    assert!(b.table.is_empty());
+    assert_eq!(b.table.poll_ended(), Some(expected));
+}
+
+#[test]
+fn datagrams_move_to_another_replica_and_whoever_carried_them_is_told() {
+    let mut b = Bench::new(2);
+    let asked = tuple(client(), 1, vip(), 80, UDP);
+    let seen = datagram(&mut b, b"question");
+    answered(&mut b, seen);
+    let before = carry(&mut b, asked).unwrap();
+    let gone = b.replica_at(seen.dst);
+    b.replicas.remove(gone);
+    b.publish();
+    assert_eq!(carry(&mut b, asked), None, "its replica is gone");
+    let moved = datagram(&mut b, b"question");
+    assert_ne!(moved.dst, seen.dst);
+    assert_eq!(b.table.poll_ended(), Some(before));
+    // The rest of the old one is not the new one's: that has not been answered yet.
+    let last = b.now.after(Duration::from_secs(100));
+    let cx = Context {
+        now: b.now,
+        epoch: b.epoch,
+        services: &b.services,
+    };
+    let rest = Carried {
+        from_client: 10,
+        to_client: 20,
+        last,
+        client: None,
+    };
+    b.table
+        .carried(&cx, CarriageKind::Virtual, (vni(), asked), &rest);
+    b.pass(Duration::from_secs(60));
+    b.table.expire(b.now, 10);
+    assert!(b.table.is_empty());
+}
+
+#[test]
+fn the_sweep_ends_datagrams_without_a_reset() {
+    let mut b = Bench::new(1);
+    let asked = tuple(client(), 1, vip(), 80, UDP);
+    let seen = datagram(&mut b, b"question");
+    answered(&mut b, seen);
+    let carriage = carry(&mut b, asked);
+    b.replicas.clear();
+    b.publish();
+    let cx = Context {
+        now: b.now,
+        epoch: b.epoch,
+        services: &b.services,
+    };
+    assert!(!b.table.sweep(&cx, 10, |_| panic!("no reset")));
+    assert_eq!(b.table.poll_ended(), carriage);
+    assert!(b.table.sweep(&cx, 10, |_| panic!("no reset")));
+    assert!(b.table.is_empty() && b.table.poll_ended().is_none());
 }

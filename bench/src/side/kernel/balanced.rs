@@ -92,7 +92,7 @@ impl KernelSide {
         let gate = self.gate()?;
         let published = SocketAddr::new(gate.addr, PORTS.target);
         nat.publish(&gate.netns, published, self.replica(), stop)?;
-        let balanced = self.from_outside(nat.name(), gate.addr, None)?;
+        let balanced = self.way_from_outside(nat.name(), gate.addr, None)?;
         self.answering(balanced, stop)
     }
 
@@ -109,7 +109,7 @@ impl KernelSide {
         let place = (&self.lab, NEAR, gate.path.as_path());
         let proxy = Proxy::start(kind, &program, place, settings)?;
         let proxy = Some((proxy, gate.netns));
-        let balanced = self.from_outside(kind.name(), gate.addr, proxy)?;
+        let balanced = self.way_from_outside(kind.name(), gate.addr, proxy)?;
         self.answering(balanced, stop)
     }
 
@@ -138,7 +138,7 @@ impl KernelSide {
         })
     }
 
-    fn from_outside(
+    fn way_from_outside(
         &self,
         name: &'static str,
         target: IpAddr,
