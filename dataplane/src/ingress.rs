@@ -229,6 +229,8 @@ impl Worker {
                         // Its port's worker has to know where the answers go.
                         verdict = Reverse::ToOwner { worker };
                     } else {
+                        let via = frame::src_mac(&self.recv.arena()[inner.head.clone()]);
+                        self.catch_up_return(snapshot, vni, via, info);
                         let bytes = &mut self.recv.arena_mut()[inner.head.clone()];
                         self.flows.arrived(&cx, vni, bytes, info, partial);
                     }
@@ -367,6 +369,8 @@ impl Worker {
             && mesh.is_some_and(|mesh| mesh.port != to && mesh.is_from_outside(&info));
         if arrived {
             let partial = vnet.needs_csum();
+            let via = frame::src_mac(&handover.frame);
+            self.catch_up_return(snapshot, vni, via, &info);
             self.flows
                 .arrived(&cx, vni, &mut handover.frame, &info, partial);
         }

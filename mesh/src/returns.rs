@@ -4,9 +4,9 @@
 //! ([`crate::Origin::Mesh`]). A replica answers that address by way of its gateway, and this table
 //! remembers which node the client came through, as the answers have to pass it on their way back.
 
-use weft_wire::frame::{Fragment, TCP, TCP_ACK, TCP_RST, TCP_SYN, UDP};
+use weft_wire::frame::{Fragment, TCP, TCP_RST, TCP_SYN, UDP};
 use weft_wire::rewrite::Side;
-use weft_wire::{IpInfo, Vni, quoted};
+use weft_wire::{FiveTuple, IpInfo, Mac, Vni, quoted};
 
 use crate::context::Context;
 use crate::flow::{Flow, FlowKind, Macs, Origin};
@@ -45,7 +45,7 @@ impl FlowTable {
         }
         let forward = Key::of(Scope::behind(packet.src_mac()), info);
         let at = match self.store.find_forward(&forward) {
-            Some(at) => self.next_arrived(cx, at, info),
+            Some(at) => self.next_arrived(cx, at, packet),
             None => self.first_arrived(cx, vni, forward, packet),
         };
         // Without room the answers are dropped and counted, and the client tries again.
@@ -58,17 +58,42 @@ impl FlowTable {
         }
     }
 
-    fn next_arrived(&mut self, cx: &Context<'_>, at: FlowId, info: &IpInfo) -> Option<FlowId> {
+    /// What the replica sends in answer to a client's frame that node `via` has sent on, where such a
+    /// connection is known. O(1).
+    #[must_use]
+    pub fn answer_to(&self, via: Mac, info: &IpInfo) -> Option<FiveTuple> {
+        let at = self
+            .store
+            .find_forward(&Key::of(Scope::behind(via), info))?;
+        self.store.get(at).map(|flow| flow.reverse.tuple)
+    }
+
+    fn next_arrived(
+        &mut self,
+        cx: &Context<'_>,
+        at: FlowId,
+        packet: &Packet<'_>,
+    ) -> Option<FlowId> {
+        let info = packet.info;
         let flow = self.store.get_mut(at)?;
-        flow.last_seen = cx.now;
-        let is_syn = info.proto == TCP && info.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
-        let state = if info.proto == UDP {
-            flow.state
-        } else if is_syn && flow.state.is_over() {
+        if info.proto == UDP {
+            flow.last_seen = cx.now;
+            return Some(at);
+        }
+        // The client uses its port again, as only it may know that it can.
+        let begins = packet.is_syn() && flow.state.is_over();
+        if info.tcp_flags & TCP_RST != 0 && !flow.believes_reset(packet) {
+            // The replica is asked; nothing of it counts here.
+            return Some(at);
+        }
+        let state = if begins {
+            (flow.client_ack, flow.replica_ack, flow.behind) = (0, 0, false);
             FlowState::SynSent
         } else {
             flow.state.after_client(info.tcp_flags)
         };
+        flow.track_client(packet);
+        flow.last_seen = cx.now;
         self.set_state(at, state);
         Some(at)
     }
@@ -116,6 +141,7 @@ impl FlowTable {
         };
         let mut flow = Flow::new(FlowKind::Return, origin, forward, reverse, macs, cx.now);
         flow.state = state;
+        flow.track_client(packet);
         flow.serial = self.next_serial();
         flow.epoch = cx.epoch;
         self.insert(flow)

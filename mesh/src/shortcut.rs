@@ -23,7 +23,7 @@ pub struct Carried {
     /// When the last frame was.
     pub last: Instant,
     /// Sequence number after the last byte that the client has sent, and what it has acknowledged;
-    /// where that is known.
+    /// where that is known, and 0 for what alone is not.
     pub client: Option<(u32, u32)>,
 }
 
@@ -46,7 +46,7 @@ impl FlowTable {
             return None;
         }
         let carriage = Carriage::of(flow).filter(|carriage| carriage.kind == kind)?;
-        flow.carried = true;
+        (flow.carried, flow.behind) = (true, true);
         Some(carriage)
     }
 
@@ -72,6 +72,7 @@ impl FlowTable {
             flow.client_end = end;
             flow.client_ack = ack;
         }
+        flow.behind = flow.carried;
         // Counted where its client came in.
         if kind == CarriageKind::Return {
             return;

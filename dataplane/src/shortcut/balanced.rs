@@ -76,20 +76,22 @@ impl Balanced {
     ) {
         let [out, inward] =
             carried.map(|(frames, bytes)| bytes.saturating_sub(frames * self.headers));
-        let carried = if self.answers || self.kind == CarriageKind::Return {
-            Carried {
-                from_client: inward,
-                to_client: out,
-                last: record.last,
-                client: None,
-            }
+        let from_replica = self.answers || self.kind == CarriageKind::Return;
+        let (from_client, to_client) = if from_replica {
+            (inward, out)
         } else {
-            Carried {
-                from_client: out,
-                to_client: inward,
-                last: record.last,
-                client: record.sent.map(|sent| (sent.end, sent.ack)),
-            }
+            (out, inward)
+        };
+        let carried = Carried {
+            from_client,
+            to_client,
+            last: record.last,
+            client: match self.kind {
+                // Of a replica here: what it acknowledges is what its client has sent.
+                CarriageKind::Return => record.sent.map(|sent| (sent.ack, 0)),
+                _ if self.answers => None,
+                _ => record.sent.map(|sent| (sent.end, sent.ack)),
+            },
         };
         flows.carried(cx, self.kind, self.of(), &carried);
     }

@@ -113,6 +113,33 @@ impl Worker {
         }
     }
 
+    /// As [`Self::catch_up`], for a reset that node `via` has sent on, of a client at its published port.
+    pub(crate) fn catch_up_return(
+        &mut self,
+        snapshot: &Snapshot,
+        vni: Vni,
+        via: Mac,
+        info: &IpInfo,
+    ) {
+        if info.tcp_flags & TCP_RST == 0 || !is_plain(info) {
+            return;
+        }
+        let (Some(kernel), Some(shortcuts)) =
+            (self.shared.fast_path.get(), self.shortcuts.as_mut())
+        else {
+            return;
+        };
+        let Some(answer) = self.flows.answer_to(via, info) else {
+            return;
+        };
+        let hash = shortcuts.hash(Some(vni), &answer);
+        if let Some(installed) = shortcuts.table.get_mut(hash) {
+            let record = kernel.cache.records.read(installed.record);
+            let cx = context(self.now, snapshot);
+            installed.follow(&record, &mut self.flows, &cx);
+        }
+    }
+
     /// A client's frame, which came by `port`, goes to its replica, in `held`.
     pub(crate) fn saw_request(
         &mut self,

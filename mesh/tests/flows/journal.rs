@@ -13,7 +13,7 @@ use crate::bench::*;
 
 /// Records in memory, shared with the test.
 #[derive(Debug, Default, Clone)]
-struct Memory(Arc<Mutex<BTreeMap<u32, Record>>>);
+pub(crate) struct Memory(Arc<Mutex<BTreeMap<u32, Record>>>);
 
 impl Journal for Memory {
     fn write(&mut self, place: u32, record: &Record) {
@@ -40,14 +40,14 @@ impl Memory {
     }
 }
 
-fn recorded(bench: &mut Bench) -> Memory {
+pub(crate) fn recorded(bench: &mut Bench) -> Memory {
     let memory = Memory::default();
     bench.table.set_journal(Box::new(memory.clone()));
     memory
 }
 
 /// The process was killed: another table takes up what the records say.
-fn restart(bench: &mut Bench, memory: &Memory) -> usize {
+pub(crate) fn restart(bench: &mut Bench, memory: &Memory) -> usize {
     bench.table = FlowTable::new(FlowConfig {
         seed: 8,
         ..FlowConfig::default()
