@@ -113,14 +113,7 @@ impl FlowTable {
             scope: Scope::network(vni),
             tuple: forward.tuple.reversed(),
         };
-        if let Some(other) = self.store.find_reverse(&wanted)
-            && self
-                .store
-                .get(other)
-                .is_some_and(|flow| flow.kind == FlowKind::Return && flow.state.is_over())
-        {
-            self.remove(other);
-        }
+        // Of one that is over the replica's kernel may know more: its port is not given to another.
         let reverse = self.free_reverse(wanted, true)?;
         let state = match info.proto {
             UDP => FlowState::Datagrams,

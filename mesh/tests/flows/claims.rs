@@ -51,13 +51,21 @@ fn to_this_node(b: &mut Bench, sport: u16) -> (u16, Install) {
     (info(&syn).sport, install)
 }
 
+/// Two other nodes.
+const VIAS: [Mac; 2] = [Mac([2, 0x42, 10, 0, 0, 201]), Mac([2, 0x42, 10, 0, 0, 202])];
+
 /// A segment of a client that came to another node, and the port that the replica sees.
 fn by_another_node(b: &Bench, table: &mut FlowTable, sport: u16, flags: u8) -> u16 {
-    to_replica(b, table, v4(11), sport, flags)
+    to_replica(b, table, (VIAS[0], v4(11)), sport, flags)
 }
 
-fn to_replica(b: &Bench, table: &mut FlowTable, replica: IpAddr, sport: u16, flags: u8) -> u16 {
-    let via = Mac([2, 0x42, 10, 0, 0, 201]);
+fn to_replica(
+    b: &Bench,
+    table: &mut FlowTable,
+    (via, replica): (Mac, IpAddr),
+    sport: u16,
+    flags: u8,
+) -> u16 {
     let seen = tuple(OUTSIDE, sport, replica, 80, 6);
     let mut frame = tcp((via, b.replicas[0].mac), seen, (flags, 1, 1), b"");
     let parsed = info(&frame);
@@ -133,5 +141,39 @@ fn a_refused_connection_gives_its_port_at_the_first_replica_back() {
     let seen = tuple(refused, 80, OUTSIDE, port, 6);
     let mut refusal = tcp((b.replicas[0].mac, NODE_MAC), seen, (RST | ACK, 0, 2), b"");
     assert!(matches!(b.reverse(&mut refusal), Reverse::Retry { .. }));
-    assert_eq!(to_replica(&b, &mut other, refused, port, SYN), port);
+    let by = (VIAS[0], refused);
+    assert_eq!(to_replica(&b, &mut other, by, port, SYN), port);
+}
+
+/// A client's port that the replica sees as that one, by such a node.
+fn port_seen_as(b: &Bench, by: (Mac, IpAddr), seen: u16) -> u16 {
+    let new = || FlowTable::new(FlowConfig::default());
+    let sees = |table: &mut FlowTable, port| to_replica(b, table, by, port, SYN) == seen;
+    let mut table = new();
+    // In a table of its own none has to give way to another by chance.
+    let mut ports = (1024..=u16::MAX).filter(|port| sees(&mut table, *port));
+    ports.find(|port| sees(&mut new(), *port)).expect("a port")
+}
+
+#[test]
+fn a_port_whose_connection_is_over_is_not_given_to_a_client_of_another_node() {
+    let (mut b, mut other) = workers();
+    let first = by_another_node(&b, &mut other, 33_000, SYN);
+    by_another_node(&b, &mut other, 33_000, RST);
+    let by = (VIAS[1], v4(11));
+    let meeting = port_seen_as(&b, by, first);
+    // The replica's kernel may have it open still, or in TIME_WAIT.
+    let second = to_replica(&b, &mut other, by, meeting, SYN);
+    assert_ne!(second, first);
+    assert_eq!(other.len(), 2);
+    // The same client by the same node knows what became of its own.
+    assert_eq!(by_another_node(&b, &mut other, 33_000, SYN), first);
+    assert_eq!(by_another_node(&b, &mut other, 33_000, ACK), first);
+    assert_eq!(to_replica(&b, &mut other, by, meeting, ACK), second);
+    // In the end it is free.
+    by_another_node(&b, &mut other, 33_000, RST);
+    to_replica(&b, &mut other, by, meeting, RST);
+    b.pass(Duration::from_secs(11));
+    assert_eq!(other.expire(b.now, 10), 2);
+    assert_eq!(to_replica(&b, &mut other, by, meeting, SYN), first);
 }
