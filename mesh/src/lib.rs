@@ -56,6 +56,7 @@ mod restore;
 mod returns;
 mod reverse;
 mod rewrite;
+mod seen_port;
 mod sequence;
 mod services;
 mod shortcut;

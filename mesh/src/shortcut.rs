@@ -119,13 +119,13 @@ impl FlowTable {
 
 /// Whether no frame has to be looked at. Those that open, close or reset a connection come by here
 /// in any case. The replica has to see the client's address as it is: what answers its own request sees
-/// the service. Who shares a port with another connection is given one, which clients of published ports
-/// are at every replica of this node; of others that is rare. Where a router has told of a narrow link,
-/// segments are measured.
+/// the service. Clients of published ports have another port at every replica of this node; of others,
+/// which are given one where they share theirs with another connection, that is rare, and both ends of
+/// their frames would be others. Where a router has told of a narrow link, segments are measured.
 fn is_simple(flow: &Flow, kind: CarriageKind) -> bool {
     let (client, seen_as) = (flow.forward.tuple, flow.reverse.tuple);
     flow.state == FlowState::Established
         && flow.path_mtu == 0
         && seen_as.dst == client.src
-        && (seen_as.dport == client.sport || kind == CarriageKind::Published)
+        && (seen_as.dport == client.sport || kind != CarriageKind::Virtual)
 }

@@ -13,8 +13,9 @@
 //!
 //! Where both ends are on this node, the client's worker has the entries of both, whoever reads the
 //! replica's port. A client of a published port counts as an end on this node, with `weft0` for its
-//! sandbox. Where its replica is on another node, that one's entries rewrite nothing: its table only
-//! knows which node the answers go to ([`CarriageKind::Return`]).
+//! sandbox. Where its replica is on another node, that one's entries rewrite the client's port alone: its
+//! table knows which node the answers go to, and that the replica sees clients of this one at ports of
+//! their own ([`CarriageKind::Return`]).
 
 use std::sync::Arc;
 
@@ -158,10 +159,12 @@ impl Due {
 
     /// What is written into what leaves, and into what comes back from another node.
     pub(super) fn rewrites(&self) -> (Option<Rewrite>, Option<Rewrite>) {
-        let balanced = self.balanced.as_ref();
-        let Some(balanced) = balanced.filter(|b| b.kind != CarriageKind::Return) else {
+        let Some(balanced) = self.balanced.as_ref() else {
             return (None, None);
         };
+        if balanced.kind == CarriageKind::Return {
+            return self.ports_of_return();
+        }
         let request = balanced.sent;
         // The client's port as the replica sees it.
         let seen = if balanced.answers {
@@ -186,5 +189,23 @@ impl Due {
             other_port: differs.then_some(seen),
         };
         (Some(replica), service)
+    }
+
+    /// What leaves gets the client's own port, and what comes the one at which its replica sees it.
+    fn ports_of_return(&self) -> (Option<Rewrite>, Option<Rewrite>) {
+        let (ip, own, seen) = (self.back.src, self.back.sport, self.flow.dport);
+        if own == seen {
+            return (None, None);
+        }
+        let port = |side, port| Rewrite {
+            side,
+            ip,
+            port,
+            other_port: None,
+        };
+        (
+            Some(port(Side::Destination, own)),
+            Some(port(Side::Source, seen)),
+        )
     }
 }

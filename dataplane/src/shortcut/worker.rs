@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use weft_mesh::{CarriageKind, Origin};
 use weft_vxlan::Destination;
 use weft_wire::frame::{TCP, TCP_FIN, TCP_RST, TCP_SYN};
-use weft_wire::{Fragment, IpInfo, Mac, PortId, Vni};
+use weft_wire::{FiveTuple, Fragment, IpInfo, Mac, PortId, Vni};
 
 use super::balanced::{Balanced, Due};
 use super::candidates::Direction;
@@ -218,15 +218,17 @@ impl Worker {
         }
     }
 
-    /// A frame reaches `port` as it is, by no balancer of this node.
-    pub(crate) fn saw_arrive(&mut self, port: &Port, info: &IpInfo) {
+    /// A frame reaches `port` by no balancer of this node; `answer` is what is sent in return, where that
+    /// is not as the frame says.
+    pub(crate) fn saw_arrive(&mut self, port: &Port, info: &IpInfo, answer: Option<FiveTuple>) {
         let Some(shortcuts) = self.shortcuts.as_mut() else {
             return;
         };
         if !is_plain(info) || port.shortcut.load().is_none() {
             return;
         }
-        let hash = shortcuts.hash(Some(port.vni), &info.five_tuple().reversed());
+        let answer = answer.unwrap_or_else(|| info.five_tuple().reversed());
+        let hash = shortcuts.hash(Some(port.vni), &answer);
         shortcuts.saw((hash, hash), Direction::In, info, self.now);
     }
 

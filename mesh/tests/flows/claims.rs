@@ -81,19 +81,22 @@ fn to_replica(
 
 #[test]
 fn one_port_towards_two_nodes_is_two_connections_for_the_replica() {
-    // Ports that are the same for the replica whichever way they came, or would be without care.
-    for (here, there) in [(33_000, 33_000), (40_000, 40_000 ^ 0x8000), (1200, 33_968)] {
+    let (mut b, _) = workers();
+    let (first, _) = to_this_node(&mut b, 33_000);
+    let meeting = port_seen_as(&b, (VIAS[0], v4(11)), first);
+    assert_ne!(meeting, 33_000, "one port is two from the start");
+    // One that is the same by both ways, and ones that would be without care.
+    for there in [33_000, meeting] {
         let (mut b, mut other) = workers();
         let first = by_another_node(&b, &mut other, there, SYN);
-        assert_eq!(first, there);
-        let (second, install) = to_this_node(&mut b, here);
+        let (second, install) = to_this_node(&mut b, 33_000);
         assert_ne!(second, first);
         assert!(other.install(b.now, install));
         assert_eq!(other.len(), 2);
         assert_eq!(by_another_node(&b, &mut other, there, ACK), first);
 
         let (mut b, mut other) = workers();
-        let (first, install) = to_this_node(&mut b, here);
+        let (first, install) = to_this_node(&mut b, 33_000);
         let second = by_another_node(&b, &mut other, there, SYN);
         assert_ne!(second, first, "before the other worker has the entry");
         assert!(other.install(b.now, install));
@@ -103,25 +106,51 @@ fn one_port_towards_two_nodes_is_two_connections_for_the_replica() {
 }
 
 #[test]
+fn one_port_by_several_nodes_is_as_many_for_a_replica_that_remembers_them() {
+    let (mut b, mut other) = workers();
+    let mut seen = vec![to_this_node(&mut b, 33_000).0];
+    // One after the other, each over and forgotten here before the next.
+    for last in 1..=199 {
+        let by = (Mac([2, 0x42, 10, 0, 0, last]), v4(11));
+        seen.push(to_replica(&b, &mut other, by, 33_000, SYN));
+        to_replica(&b, &mut other, by, 33_000, RST);
+        b.pass(Duration::from_secs(11));
+        assert_eq!(other.expire(b.now, 10), 1);
+    }
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 200);
+    // An agent that has lost everything finds the ports that it gave before.
+    let mut new = FlowTable::new(FlowConfig::default());
+    let before = by_another_node(&b, &mut other, 33_000, SYN);
+    assert_eq!(by_another_node(&b, &mut new, 33_000, ACK), before);
+    // Privileged ones stay what they are.
+    assert_eq!(by_another_node(&b, &mut other, 1023, SYN), 1023);
+}
+
+#[test]
 fn a_port_is_free_again_after_its_connection() {
     let (mut b, mut other) = workers();
-    assert_eq!(by_another_node(&b, &mut other, 33_000, SYN), 33_000);
-    by_another_node(&b, &mut other, 33_000, RST);
-    b.pass(Duration::from_secs(11));
-    assert_eq!(other.expire(b.now, 10), 1);
-    for _ in 0..3 {
-        let (port, _) = to_this_node(&mut b, 33_000);
-        assert_eq!(port, 33_000);
-        let seen = tuple(OUTSIDE, 33_000, mesh_ip(), 8000, 6);
-        b.forwarded(
-            &keeps_client(),
-            tcp((CLIENT, NODE_MAC), seen, (RST, 2, 0), b""),
-        );
+    let here = |b: &mut Bench| {
+        let (port, _) = to_this_node(b, 33_000);
+        let sent = tuple(OUTSIDE, 33_000, mesh_ip(), 8000, 6);
+        let reset = tcp((CLIENT, NODE_MAC), sent, (RST, 2, 0), b"");
+        b.forwarded(&keeps_client(), reset);
         b.pass(Duration::from_secs(11));
         b.table.expire(b.now, 10);
         assert!(b.table.is_empty());
+        port
+    };
+    let port = here(&mut b);
+    let by = (VIAS[0], v4(11));
+    let there = port_seen_as(&b, by, port);
+    for _ in 0..3 {
+        assert_eq!(to_replica(&b, &mut other, by, there, SYN), port);
+        to_replica(&b, &mut other, by, there, RST);
+        b.pass(Duration::from_secs(11));
+        assert_eq!(other.expire(b.now, 10), 1);
+        assert_eq!(here(&mut b), port);
     }
-    assert_eq!(by_another_node(&b, &mut other, 33_000, SYN), 33_000);
 }
 
 #[test]
@@ -142,7 +171,8 @@ fn a_refused_connection_gives_its_port_at_the_first_replica_back() {
     let mut refusal = tcp((b.replicas[0].mac, NODE_MAC), seen, (RST | ACK, 0, 2), b"");
     assert!(matches!(b.reverse(&mut refusal), Reverse::Retry { .. }));
     let by = (VIAS[0], refused);
-    assert_eq!(to_replica(&b, &mut other, by, port, SYN), port);
+    let there = port_seen_as(&b, by, port);
+    assert_eq!(to_replica(&b, &mut other, by, there, SYN), port);
 }
 
 /// A client's port that the replica sees as that one, by such a node.
