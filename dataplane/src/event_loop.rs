@@ -215,6 +215,10 @@ impl EventLoop {
             .copied()
             .collect();
         for id in gone {
+            // What waits there would be lost uncounted: the last words of a sandbox close connections.
+            if let Some(port) = self.watched.get(&id).map(Arc::clone) {
+                self.worker.read_port(snapshot, &port);
+            }
             self.unwatch(snapshot, id);
         }
         for (id, port) in &snapshot.ports {

@@ -211,6 +211,7 @@ impl Worker {
                 let cx = context(self.now, snapshot);
                 let partial = inner.vnet.needs_csum();
                 let mut verdict = self.flows.reverse(&cx, vni, bytes, info, partial);
+                let mut answer = None;
                 // A port belongs to the worker of its first address, which is one of IPv4 where it
                 // has both; its IPv6 address may be steered elsewhere.
                 if (inner.merged || !info.is_ipv4())
@@ -229,8 +230,10 @@ impl Worker {
                         // Its port's worker has to know where the answers go.
                         verdict = Reverse::ToOwner { worker };
                     } else {
+                        let via = frame::src_mac(&self.recv.arena()[inner.head.clone()]);
+                        self.catch_up_return(snapshot, vni, via, info);
                         let bytes = &mut self.recv.arena_mut()[inner.head.clone()];
-                        self.flows.arrived(&cx, vni, bytes, info, partial);
+                        answer = self.flows.arrived(&cx, vni, bytes, info, partial);
                     }
                 }
                 let frame = &self.recv.arena()[inner.head.clone()];
@@ -248,7 +251,7 @@ impl Worker {
                 let Some(to) = to else { return Ok(()) };
                 let port = snapshot.ports.get(&to).ok_or(DropReason::PortGone)?;
                 if is_plain && port.worker == self.index {
-                    self.saw_arrive(port, info, frames);
+                    self.saw_arrive(port, info, answer, frames);
                 }
                 let arena = self.recv.arena();
                 self.write_pieces_of(port, &inner.vnet, arena, &inner.head, inner.tails);
@@ -367,9 +370,13 @@ impl Worker {
         }
         let arrived = matches!(verdict, Reverse::NotAFlow)
             && mesh.is_some_and(|mesh| mesh.port != to && mesh.is_from_outside(&info));
+        let mut answer = None;
         if arrived {
             let partial = vnet.needs_csum();
-            self.flows
+            let via = frame::src_mac(&handover.frame);
+            self.catch_up_return(snapshot, vni, via, &info);
+            answer = self
+                .flows
                 .arrived(&cx, vni, &mut handover.frame, &info, partial);
         }
         self.saw_answer(vni, &info, &verdict, 1);
@@ -377,7 +384,7 @@ impl Worker {
         let Some(to) = to else { return Ok(()) };
         let port = snapshot.ports.get(&to).ok_or(DropReason::PortGone)?;
         if arrived && port.worker == self.index {
-            self.saw_arrive(port, &info, 1);
+            self.saw_arrive(port, &info, answer, 1);
         }
         self.write_pieces(port, &vnet, &handover.frame);
         Ok(())

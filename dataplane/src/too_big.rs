@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use weft_wire::frame::{Frame, parse};
+use weft_wire::rewrite::{Side, rewrite_endpoint};
 use weft_wire::{DropReason, IpInfo};
 
 use crate::frame_slot::Held;
@@ -31,6 +33,15 @@ impl Worker {
         };
         if let Some(answer) = too_big.answer {
             let frame = self.queue.bytes(held.frame.clone());
+            // A replica knows the port at which it sees a client outside, and not the client's own.
+            if let Some(info) = info
+                && let Ok(Frame::Ip(now)) = parse(frame)
+                && now.dport != info.dport
+            {
+                let (ip, port) = (info.dst, Some(info.dport));
+                let partial = held.vnet.needs_csum();
+                rewrite_endpoint(frame, &now, Side::Destination, ip, port, partial);
+            }
             let len = answer.write(frame, &mut self.scratch);
             // Nothing to say about errors, later fragments and groups.
             if len > 0 {

@@ -2,15 +2,15 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
 use weft_sys::netns::Netns;
 
 use crate::patience::Patience;
-use crate::tools::get::fetch;
+use crate::tools::get::{Progress, fetch_noting};
 
 /// A step of a request that takes longer has failed: much longer than any answer takes.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -28,8 +28,12 @@ pub struct Failure {
     pub to: SocketAddr,
     /// For what; `/slow/MS` is answered after so many milliseconds.
     pub path: String,
+    /// How far the request came, and from which port.
+    pub progress: Progress,
     /// Before the failure.
     pub took: Duration,
+    /// Time of day, UTC, as logs have it.
+    pub at: String,
     /// What went wrong.
     pub error: String,
 }
@@ -43,6 +47,7 @@ struct Seen {
     ended: Vec<AtomicU64>,
     /// Held for no longer than it takes to add or take some.
     failures: Mutex<Vec<Failure>>,
+    first: OnceLock<Failure>,
 }
 
 /// Clients that ask `demo-http`, each for one answer after the other, each on a connection of its
@@ -71,6 +76,7 @@ impl Crowd {
             answered: AtomicU64::new(0),
             ended: (0..clients).map(|_| AtomicU64::new(0)).collect(),
             failures: Mutex::default(),
+            first: OnceLock::new(),
         });
         let mut crowd = Self {
             seen: Arc::clone(&seen),
@@ -85,7 +91,8 @@ impl Crowd {
                     let asked = netns.run_in(|| seen.ask(number, &addresses, longest));
                     if let Err(error) = asked {
                         let to = addresses.first().copied();
-                        seen.fail(to, String::new(), Duration::ZERO, &error);
+                        let progress = Progress::default();
+                        seen.fail((to, String::new()), progress, Duration::ZERO, &error);
                     }
                 })
                 .context("cannot start a client")?;
@@ -125,6 +132,12 @@ impl Crowd {
         std::mem::take(&mut *failures.unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// What failed first of all, taken or not: who looks often sees it while its cause is there.
+    #[must_use]
+    pub fn first_failure(&self) -> Option<Failure> {
+        self.seen.first.get().cloned()
+    }
+
     /// Ends all clients and waits for them.
     pub fn stop(mut self) {
         self.seen.stop.store(true, Ordering::Relaxed);
@@ -151,12 +164,13 @@ impl Seen {
             }
             let path = format!("/slow/{}", times.next_ms());
             let begun = Instant::now();
-            match fetch(*to, &path, LIMIT) {
+            let mut progress = Progress::default();
+            match fetch_noting(*to, &path, LIMIT, &mut progress) {
                 Ok(_) => {
                     self.answered.fetch_add(1, Ordering::Relaxed);
                 }
                 Err(error) => {
-                    self.fail(Some(*to), path, begun.elapsed(), &error);
+                    self.fail((Some(*to), path), progress, begun.elapsed(), &error);
                     std::thread::sleep(BREATHER);
                 }
             }
@@ -166,17 +180,35 @@ impl Seen {
         }
     }
 
-    fn fail(&self, to: Option<SocketAddr>, path: String, took: Duration, error: &std::io::Error) {
+    fn fail(
+        &self,
+        (to, path): (Option<SocketAddr>, String),
+        progress: Progress,
+        took: Duration,
+        error: &std::io::Error,
+    ) {
         let failure = Failure {
             to: to.unwrap_or_else(|| ([0, 0, 0, 0], 0).into()),
             path,
+            progress,
             took,
+            at: time_of_day(),
             error: error.to_string(),
         };
+        self.first.get_or_init(|| failure.clone());
         let failures = self.failures.lock();
         let mut failures = failures.unwrap_or_else(PoisonError::into_inner);
         failures.push(failure);
     }
+}
+
+fn time_of_day() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.unwrap_or_default();
+    let seconds = now.as_secs() % (24 * 3600);
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    let millis = now.subsec_millis();
+    format!("{hours:02}:{minutes:02}:{:02}.{millis:03}Z", seconds % 60)
 }
 
 /// How long answers are to take: the same for the same client.
@@ -236,6 +268,8 @@ mod tests {
         let failures = crowd.take_failures();
         assert!(failures.len() >= 2, "{failures:?}");
         assert!(failures.iter().all(|failure| failure.to == nobody));
+        let first = crowd.first_failure().expect("one was the first");
+        assert_eq!((first.to, first.at.len()), (nobody, "00:00:00.000Z".len()));
         assert_eq!(crowd.answered(), 0);
         crowd.stop();
     }

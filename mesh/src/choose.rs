@@ -8,16 +8,13 @@ use crate::flow::{Origin, ReplicaSide};
 use crate::install::Install;
 use crate::key::{Key, Scope};
 use crate::replica::Replica;
+use crate::seen_port::seen_port;
 use crate::services::Service;
 use crate::store::FlowId;
 use crate::table::FlowTable;
 
 /// Source ports tried, at most, when the client's own is taken on the way to a replica.
 const PORT_PROBES: u16 = 128;
-/// Turned over in a client's port on the way to a replica of this node. The same client may come to
-/// that replica by another node, from the same port; that the two differ from the start spares the
-/// replica's kernel the port of a connection that it has just closed.
-const LOCAL_PORT: u16 = 0x8000;
 /// Source ports that may stand in for the client's own: above what services listen on.
 const FIRST_PORT: u16 = 16_384;
 
@@ -63,23 +60,24 @@ impl FlowTable {
         } else {
             client_ip
         };
-        let kept = matches!(
-            origin,
+        // A replica of this node may see the same client by another node.
+        let node = match origin {
             Origin::Mesh {
+                node_mac,
                 keeps_client: true,
                 ..
-            }
-        );
-        let shared = kept && replica.local;
-        if shared && tuple.dport ^ LOCAL_PORT >= 1024 {
-            tuple.dport ^= LOCAL_PORT;
+            } if replica.local => Some(*node_mac),
+            _ => None,
+        };
+        if let Some(node) = node {
+            tuple.dport = seen_port(node, tuple.dport);
         }
         let wanted = Key {
             scope: Scope::network(origin.vni()),
             tuple,
         };
         let reverse = self
-            .free_reverse(wanted, shared)
+            .free_reverse(wanted, node.is_some())
             .ok_or(DropReason::FlowTableFull)?;
         Ok((reverse, replica, service))
     }

@@ -22,11 +22,12 @@ use weft_wire::rewrite::{Side, set_macs};
 use weft_wire::{DropReason, FiveTuple, IpInfo, Vni};
 
 use crate::context::Context;
-use crate::flow::{Flow, FlowKind, Origin, is_of_window};
+use crate::flow::{Flow, FlowKind, Origin};
 use crate::key::{Key, Scope};
 use crate::packet::Packet;
 use crate::reverse::returned;
 use crate::rewrite;
+use crate::sequence::is_of_window;
 use crate::state::FlowState;
 use crate::table::{FlowTable, Found};
 use crate::verdict::{Forward, Reverse};

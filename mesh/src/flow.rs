@@ -5,14 +5,12 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_wire::frame::{TCP, TCP_ACK, TCP_RST, TCP_SYN};
-use weft_wire::reply::segment_end;
+use weft_wire::frame::TCP;
 use weft_wire::{Instant, Mac, PortId, Vni};
 
 use crate::claims::Claims;
 use crate::key::{Key, Scope};
 use crate::load::OpenFlow;
-use crate::packet::Packet;
 use crate::state::FlowState;
 use crate::store::Keyed;
 use crate::syn_ring::SynRef;
@@ -180,8 +178,12 @@ pub(crate) struct Flow {
     pub(crate) last_seen: Instant,
     /// Sequence number after the last byte that the client has sent.
     pub(crate) client_end: u32,
-    /// What the client has acknowledged.
+    /// What the client has acknowledged, or will before anything else; 0 while that is not known.
     pub(crate) client_ack: u32,
+    /// What the replica has acknowledged, which nobody else can say; 0 while it has nothing.
+    pub(crate) replica_ack: u32,
+    /// More may have been carried past this table than it was told: these three may be old.
+    pub(crate) behind: bool,
     /// What a router on the client's side said that its link carries, in bytes; 0 while none has.
     pub(crate) path_mtu: u16,
     pub(crate) syn: Option<SynRef>,
@@ -241,6 +243,8 @@ impl Flow {
             last_seen: now,
             client_end: 0,
             client_ack: 0,
+            replica_ack: 0,
+            behind: false,
             path_mtu: 0,
             syn: None,
             open: None,
@@ -271,67 +275,6 @@ impl Flow {
     pub(crate) fn deadline(&self, config: &FlowConfig) -> Option<Instant> {
         Some(self.last_seen.after(self.timeout(config)?))
     }
-
-    /// Takes note of what the client has sent and received, for a reset that it will believe.
-    pub(crate) fn track_client(&mut self, packet: &Packet<'_>) {
-        let (frame, info) = (&*packet.frame, packet.info);
-        if info.proto != TCP || frame.len() < info.len {
-            return;
-        }
-        let end = segment_end(frame, info);
-        // Zero is what a flow of an earlier process begins with.
-        let follows = is_newer(end, self.client_end) && is_near(end, self.client_end);
-        if info.tcp_flags & TCP_SYN != 0 || self.client_end == 0 || follows {
-            self.client_end = end;
-        }
-        if info.tcp_flags & TCP_ACK != 0
-            && let Some(ack) = read_u32(frame, info.l4 + 8)
-        {
-            self.client_ack = ack;
-        }
-    }
-
-    /// True when a client's reset may be the client's own. Whoever only guesses its port does not
-    /// know its sequence numbers, and must not end the flow; the replica answers as RFC 5961
-    /// section 3.2 has it.
-    pub(crate) fn believes_reset(&self, packet: &Packet<'_>) -> bool {
-        self.client_end == 0 || is_near(segment_end(packet.frame, packet.info), self.client_end)
-    }
-
-    /// True when a reset from the replica acknowledges the SYN that it answers (RFC 9293 section
-    /// 3.10.7.3). With data in the SYN, part of it may be acknowledged too.
-    pub(crate) fn refuses_syn(&self, packet: &Packet<'_>) -> bool {
-        packet.info.tcp_flags & (TCP_RST | TCP_ACK) == TCP_RST | TCP_ACK
-            && read_u32(packet.frame, packet.info.l4 + 8)
-                .is_some_and(|ack| self.client_end.wrapping_sub(ack) < 0x1_0000)
-    }
-}
-
-/// True when sequence number `a` is after `b` (RFC 9293 section 3.4).
-fn is_newer(a: u32, b: u32) -> bool {
-    let ahead = a.wrapping_sub(b);
-    ahead != 0 && ahead < 0x8000_0000
-}
-
-/// Distance of sequence numbers that belong together: more than a client has in flight, and far less
-/// than all that somebody who guesses would have to try.
-const NEAR: u32 = 4 << 20;
-
-fn is_near(a: u32, b: u32) -> bool {
-    a.wrapping_sub(b).min(b.wrapping_sub(a)) <= NEAR
-}
-
-/// True when two sequence numbers may be of one window, which is no larger than 1 GiB (RFC 7323
-/// section 2.3).
-pub(crate) fn is_of_window(a: u32, b: u32) -> bool {
-    a.wrapping_sub(b).min(b.wrapping_sub(a)) <= 1 << 30
-}
-
-fn read_u32(frame: &[u8], at: usize) -> Option<u32> {
-    frame
-        .get(at..)?
-        .first_chunk()
-        .map(|bytes| u32::from_be_bytes(*bytes))
 }
 
 #[cfg(test)]
@@ -341,13 +284,5 @@ mod tests {
     #[test]
     fn an_entry_fits_in_four_cache_lines() {
         assert!(size_of::<Option<Flow>>() <= 256, "{}", size_of::<Flow>());
-    }
-
-    #[test]
-    fn rfc9293_s3_4_sequence_numbers_wrap() {
-        assert!(is_newer(1, 0));
-        assert!(is_newer(5, u32::MAX - 5));
-        assert!(!is_newer(u32::MAX - 5, 5));
-        assert!(!is_newer(7, 7));
     }
 }

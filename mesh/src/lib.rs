@@ -18,7 +18,7 @@
 //! ```text
 //! key, state, pressure, load     words of the crate, and counters that workers share
 //! replica, balancer, services    what can be reached, and who is chosen
-//! flow, store, packet            an entry, where entries are, a frame with what is known of it
+//! flow, store, packet, sequence  an entry, where entries are, a frame with what is known of it
 //! tenants, clients, waiting, …   what a table is made of; none of them knows the table
 //! table                          the flows of one worker: begin, change, end
 //! choose, forward, gap, …        what becomes of a frame, kind by kind
@@ -56,6 +56,8 @@ mod restore;
 mod returns;
 mod reverse;
 mod rewrite;
+mod seen_port;
+mod sequence;
 mod services;
 mod shortcut;
 mod state;

@@ -62,6 +62,9 @@ impl FlowTable {
             return self.reverse_guest(cx, at, owner, packet);
         }
         let is_owner = flow.kind == FlowKind::Owned;
+        if info.proto == TCP {
+            flow.track_replica(packet);
+        }
         if info.proto == UDP {
             self.set_state(at, FlowState::DatagramsAnswered);
         } else if is_owner && flow.state.is_unanswered() && info.tcp_flags & TCP_RST != 0 {
@@ -71,7 +74,7 @@ impl FlowTable {
             if let Some(retry) = self.reverse_refused(cx, at) {
                 return retry;
             }
-        } else {
+        } else if info.tcp_flags & TCP_RST == 0 || flow.may_reset(packet) {
             let state = flow.state.after_replica(info.tcp_flags);
             self.set_state(at, state);
         }

@@ -23,7 +23,7 @@ pub struct Carried {
     /// When the last frame was.
     pub last: Instant,
     /// Sequence number after the last byte that the client has sent, and what it has acknowledged;
-    /// where that is known.
+    /// where that is known, and 0 for what alone is not.
     pub client: Option<(u32, u32)>,
 }
 
@@ -46,7 +46,7 @@ impl FlowTable {
             return None;
         }
         let carriage = Carriage::of(flow).filter(|carriage| carriage.kind == kind)?;
-        flow.carried = true;
+        (flow.carried, flow.behind) = (true, true);
         Some(carriage)
     }
 
@@ -75,6 +75,7 @@ impl FlowTable {
             flow.client_end = end;
             flow.client_ack = ack;
         }
+        flow.behind = flow.carried;
         // Counted where its client came in.
         if kind == CarriageKind::Return {
             return;
@@ -121,9 +122,9 @@ impl FlowTable {
 
 /// Whether no frame has to be looked at. Those that open, close or reset a connection come by here
 /// in any case. The replica has to see the client's address as it is: what answers its own request sees
-/// the service. Who shares a port with another connection is given one, which clients of published ports
-/// are at every replica of this node; of others that is rare. Where a router has told of a narrow link,
-/// segments are measured.
+/// the service. Clients of published ports have another port at every replica of this node; of others,
+/// which are given one where they share theirs with another connection, that is rare, and both ends of
+/// their frames would be others. Where a router has told of a narrow link, segments are measured.
 fn is_simple(flow: &Flow, kind: CarriageKind) -> bool {
     let (client, seen_as) = (flow.forward.tuple, flow.reverse.tuple);
     let open = match flow.state {
@@ -134,5 +135,5 @@ fn is_simple(flow: &Flow, kind: CarriageKind) -> bool {
     };
     open && flow.path_mtu == 0
         && seen_as.dst == client.src
-        && (seen_as.dport == client.sport || kind == CarriageKind::Published)
+        && (seen_as.dport == client.sport || kind != CarriageKind::Virtual)
 }

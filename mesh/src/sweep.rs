@@ -104,19 +104,22 @@ impl FlowTable {
         if flow.kind != FlowKind::Owned || flow.forward.tuple.proto != TCP || flow.state.is_over() {
             return;
         }
+        // Nobody believes a reset without its numbers. Who speaks next is answered with one that has
+        // them, as of no known flow.
         if tell_client {
             self.counters.lost_replica += 1;
-            emit(
-                &client_reset(&flow),
-                ResetTo::Client(flow.origin.target()),
-                out,
-            );
+            if flow.client_ack != 0 {
+                let to = ResetTo::Client(flow.origin.target());
+                emit(&client_reset(&flow), to, out);
+            }
         }
-        let to = ResetTo::Replica {
-            vni: flow.origin.vni(),
-            mac: flow.replica_mac,
-        };
-        emit(&replica_reset(&flow), to, out);
+        if next_of_client(&flow) != 0 {
+            let to = ResetTo::Replica {
+                vni: flow.origin.vni(),
+                mac: flow.replica_mac,
+            };
+            emit(&replica_reset(&flow), to, out);
+        }
     }
 }
 
@@ -127,7 +130,7 @@ fn client_reset(flow: &Flow) -> reply::Reset {
         src,
         dst,
         seq: flow.client_ack,
-        ack: Some(flow.client_end),
+        ack: Some(next_of_client(flow)),
         src_mac: flow.service_mac,
         dst_mac: flow.client_mac,
     }
@@ -139,13 +142,22 @@ fn replica_reset(flow: &Flow) -> reply::Reset {
     reply::Reset {
         src,
         dst,
-        seq: flow.client_end,
+        seq: next_of_client(flow),
         ack: Some(flow.client_ack),
         src_mac: match flow.origin {
             Origin::Port { .. } => flow.client_mac,
             Origin::Mesh { node_mac, .. } => node_mac,
         },
         dst_mac: flow.replica_mac,
+    }
+}
+
+/// Of an earlier process's flow only the replica may have said it; 0 where nobody has.
+const fn next_of_client(flow: &Flow) -> u32 {
+    if flow.client_end == 0 {
+        flow.replica_ack
+    } else {
+        flow.client_end
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod cluster;
 mod http;
+mod moment;
 mod said;
 mod stream;
 mod wait;

@@ -25,6 +25,9 @@ use crate::metrics::{
 use crate::parts::data_path::DataPath;
 use crate::parts::handles::Handles;
 
+/// Name of the row of ports that are gone, in `weft drops`.
+const EARLIER: &str = "earlier ports";
+
 /// A sample that was read already.
 #[derive(Debug)]
 pub(crate) struct Once(Arc<Sample>);
@@ -68,7 +71,7 @@ pub(crate) fn check_port(handles: &Handles, data_path: &DataPath, name: &str) ->
         .into_iter()
         .map(|(port, _)| port.name.to_string())
         .collect();
-    known.push(UNDERLAY.to_owned());
+    known.extend([UNDERLAY, EARLIER].map(str::to_owned));
     if known.iter().any(|k| k == name) {
         return Ok(());
     }
@@ -104,6 +107,11 @@ pub(crate) fn drops(handles: &Handles, data_path: &DataPath, only: Option<&str>)
     rows.push(PortDrops {
         port: UNDERLAY.to_owned(),
         drops: of_underlay.chain(failed(&data_path.plane)).collect(),
+    });
+    let earlier = handles.local.earlier_drops().into_iter();
+    rows.push(PortDrops {
+        port: EARLIER.to_owned(),
+        drops: earlier.map(|(r, n)| count(r, n)).collect(),
     });
     rows.retain(|row| !row.drops.is_empty() && only.is_none_or(|name| name == row.port));
     let mut total: Vec<DropCount> = Vec::new();

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use weft_dataplane::Port;
 use weft_model::id::EndpointId;
-use weft_wire::PortId;
+use weft_wire::{DropReason, PortId};
 
+use super::earlier::EarlierDrops;
 use crate::compile::known::LocalPort;
 
 /// Every attachment on this node. Changed by task lifecycles and `network connect`, read by the
@@ -16,6 +17,7 @@ use crate::compile::known::LocalPort;
 #[derive(Debug, Default)]
 pub(crate) struct LocalPorts {
     ports: Mutex<BTreeMap<EndpointId, LocalPort>>,
+    earlier: Mutex<EarlierDrops>,
     next: AtomicU32,
     generation: AtomicU64,
     changed: Notify,
@@ -30,15 +32,29 @@ impl LocalPorts {
 
     /// Adds or replaces an attachment.
     pub(crate) fn insert(&self, port: LocalPort) {
-        self.lock().insert(port.record.id.clone(), port);
+        let replaced = self.lock().insert(port.record.id.clone(), port);
+        self.note_gone(replaced.as_ref());
         self.announce();
     }
 
     /// Forgets an attachment; the data plane stops reading it with the next snapshot.
     pub(crate) fn remove(&self, id: &EndpointId) -> Option<LocalPort> {
         let removed = self.lock().remove(id);
+        self.note_gone(removed.as_ref());
         self.announce();
         removed
+    }
+
+    fn note_gone(&self, gone: Option<&LocalPort>) {
+        if let Some(gone) = gone {
+            self.earlier().add(Arc::clone(&gone.port.counters));
+        }
+    }
+
+    /// Drops of ports that are gone, since the agent started.
+    #[must_use]
+    pub(crate) fn earlier_drops(&self) -> Vec<(DropReason, u64)> {
+        self.earlier().counts()
     }
 
     /// Whether new connections and DNS may use the attachment.
@@ -106,7 +122,11 @@ impl LocalPorts {
         self.changed.notified().await;
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<EndpointId, LocalPort>> {
+    fn earlier(&self) -> MutexGuard<'_, EarlierDrops> {
+        self.earlier.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<EndpointId, LocalPort>> {
         self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

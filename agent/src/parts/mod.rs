@@ -2,6 +2,7 @@
 //! it (`membership`) hold [`handles::Handles`]; nothing here knows any of them.
 
 pub(crate) mod data_path;
+pub(crate) mod earlier;
 pub(crate) mod gateway;
 pub(crate) mod handles;
 pub(crate) mod local;

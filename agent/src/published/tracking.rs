@@ -22,6 +22,9 @@ const OPEN: u32 = 20 * 24 * 60 * 60;
 const HALF_CLOSED: u32 = 3660;
 /// Seconds for a handshake: a little longer than in the flow table.
 const HANDSHAKE: u32 = 90;
+/// Seconds that a connection may be quiet which was reset, or seems so to this kernel, which believes
+/// segments outside of the window: its own 10 s would have the next answer dropped.
+const RESET: u32 = 90;
 
 /// The chain that the kernel enters, for both address families.
 const OUT: &str = "published_out";
@@ -48,7 +51,8 @@ pub(super) fn rules(mesh_ip: IpAddr, kept: bool) -> String {
     ct timeout {times} {{
         protocol tcp; l3proto {family};
         policy = {{ syn_recv : {HANDSHAKE}, established : {OPEN}, fin_wait : {HALF_CLOSED}, \
-                 close_wait : {HALF_CLOSED}, retrans : {HALF_CLOSED}, unack : {HALF_CLOSED} }}
+                 close_wait : {HALF_CLOSED}, close : {RESET}, retrans : {HALF_CLOSED}, \
+                 unack : {HALF_CLOSED} }}
     }}"
             ),
             format!(

@@ -18,8 +18,9 @@
 //!
 //! Where both ends are on this node, the client's worker has the entries of both, whoever reads the
 //! replica's port. A client of a published port counts as an end on this node, with `weft0` for its
-//! sandbox. Where its replica is on another node, that one's entries rewrite nothing: its table only
-//! knows which node the answers go to ([`CarriageKind::Return`]).
+//! sandbox. Where its replica is on another node, that one's entries rewrite the client's port alone: its
+//! table knows which node the answers go to, and that the replica sees clients of this one at ports of
+//! their own ([`CarriageKind::Return`]).
 
 use std::sync::Arc;
 
@@ -81,20 +82,22 @@ impl Balanced {
     ) {
         let [out, inward] =
             carried.map(|(frames, bytes)| bytes.saturating_sub(frames * self.headers));
-        let carried = if self.answers || self.kind == CarriageKind::Return {
-            Carried {
-                from_client: inward,
-                to_client: out,
-                last: record.last,
-                client: None,
-            }
+        let from_replica = self.answers || self.kind == CarriageKind::Return;
+        let (from_client, to_client) = if from_replica {
+            (inward, out)
         } else {
-            Carried {
-                from_client: out,
-                to_client: inward,
-                last: record.last,
-                client: record.sent.map(|sent| (sent.end, sent.ack)),
-            }
+            (out, inward)
+        };
+        let carried = Carried {
+            from_client,
+            to_client,
+            last: record.last,
+            client: match self.kind {
+                // Of a replica here: what it acknowledges is what its client has sent.
+                CarriageKind::Return => record.sent.map(|sent| (sent.ack, 0)),
+                _ if self.answers => None,
+                _ => record.sent.map(|sent| (sent.end, sent.ack)),
+            },
         };
         flows.carried(cx, self.kind, self.of(), &carried);
     }
@@ -161,10 +164,12 @@ impl Due {
 
     /// What is written into what leaves, and into what comes back from another node.
     pub(super) fn rewrites(&self) -> (Option<Rewrite>, Option<Rewrite>) {
-        let balanced = self.balanced.as_ref();
-        let Some(balanced) = balanced.filter(|b| b.kind != CarriageKind::Return) else {
+        let Some(balanced) = self.balanced.as_ref() else {
             return (None, None);
         };
+        if balanced.kind == CarriageKind::Return {
+            return self.ports_of_return();
+        }
         let request = balanced.sent;
         // The client's port as the replica sees it.
         let seen = if balanced.answers {
@@ -189,5 +194,23 @@ impl Due {
             other_port: differs.then_some(seen),
         };
         (Some(replica), service)
+    }
+
+    /// What leaves gets the client's own port, and what comes the one at which its replica sees it.
+    fn ports_of_return(&self) -> (Option<Rewrite>, Option<Rewrite>) {
+        let (ip, own, seen) = (self.back.src, self.back.sport, self.flow.dport);
+        if own == seen {
+            return (None, None);
+        }
+        let port = |side, port| Rewrite {
+            side,
+            ip,
+            port,
+            other_port: None,
+        };
+        (
+            Some(port(Side::Destination, own)),
+            Some(port(Side::Source, seen)),
+        )
     }
 }

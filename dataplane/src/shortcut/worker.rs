@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use weft_mesh::{CarriageKind, Context, FlowTable, Origin, Reverse};
 use weft_vxlan::Destination;
 use weft_wire::frame::{Frame, TCP, TCP_FIN, TCP_RST, TCP_SYN, UDP, parse};
-use weft_wire::{Fragment, GsoKind, Instant, IpInfo, Mac, PortId, VnetHdr, Vni};
+use weft_wire::{FiveTuple, Fragment, GsoKind, Instant, IpInfo, Mac, PortId, VnetHdr, Vni};
 
 use super::balanced::{Balanced, Due};
 use super::candidates::Direction;
@@ -170,6 +170,33 @@ impl Worker {
         }
     }
 
+    /// As [`Self::catch_up`], for a reset that node `via` has sent on, of a client at its published port.
+    pub(crate) fn catch_up_return(
+        &mut self,
+        snapshot: &Snapshot,
+        vni: Vni,
+        via: Mac,
+        info: &IpInfo,
+    ) {
+        if info.tcp_flags & TCP_RST == 0 || !is_plain(info) {
+            return;
+        }
+        let (Some(kernel), Some(shortcuts)) =
+            (self.shared.fast_path.get(), self.shortcuts.as_mut())
+        else {
+            return;
+        };
+        let Some(answer) = self.flows.answer_to(via, info) else {
+            return;
+        };
+        let hash = shortcuts.hash(Some(vni), &answer);
+        if let Some(installed) = shortcuts.table.get_mut(hash) {
+            let record = kernel.cache.records.read(installed.record);
+            let cx = context(self.now, snapshot);
+            installed.follow(&record, &mut self.flows, &cx);
+        }
+    }
+
     /// A client's frame, which came by `port`, goes to its replica, in `held`.
     pub(crate) fn saw_request(
         &mut self,
@@ -278,16 +305,23 @@ impl Worker {
         }
     }
 
-    /// So many frames reach `port` as they are, by no balancer of this node; of more than one, the
-    /// headers are those of the first.
-    pub(crate) fn saw_arrive(&mut self, port: &Port, info: &IpInfo, frames: usize) {
+    /// So many frames reach `port` by no balancer of this node; of more than one, the headers are those
+    /// of the first. `answer` is what is sent in return, where that is not as the frames say.
+    pub(crate) fn saw_arrive(
+        &mut self,
+        port: &Port,
+        info: &IpInfo,
+        answer: Option<FiveTuple>,
+        frames: usize,
+    ) {
         let Some(shortcuts) = self.shortcuts.as_mut() else {
             return;
         };
         if !is_plain(info) || port.shortcut.load().is_none() {
             return;
         }
-        let hash = shortcuts.hash(Some(port.vni), &info.five_tuple().reversed());
+        let answer = answer.unwrap_or_else(|| info.five_tuple().reversed());
+        let hash = shortcuts.hash(Some(port.vni), &answer);
         if info.proto == UDP {
             let count = u32::try_from(frames).unwrap_or(u32::MAX);
             let candidates = &mut shortcuts.candidates;

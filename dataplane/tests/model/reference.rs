@@ -9,6 +9,9 @@ use weft_wire::{DropReason, FiveTuple, Mac, PortId};
 use crate::packet::Packet;
 use crate::world::{Place, SERVICES, World, replica_key, vip, vip_mac};
 
+/// Longest opening segment of which a copy is kept, so that another replica can be asked.
+const LONGEST_SYN: usize = 14 + 60 + 60;
+
 /// What should become of a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -49,6 +52,10 @@ struct Flow {
     reset: bool,
     /// Sequence number after the last byte of the client.
     client_next: Option<u32>,
+    /// What the client has acknowledged, or will before anything else.
+    client_acked: Option<u32>,
+    /// What the replica has acknowledged in the open connection.
+    replica_acked: Option<u32>,
 }
 
 impl Flow {
@@ -60,6 +67,11 @@ impl Flow {
     fn is_half_open(&self) -> bool {
         let went_on = self.acknowledged || self.fin_client || self.fin_replica || self.reset;
         self.answered && !went_on
+    }
+
+    /// One end has gone on after the handshake.
+    fn is_open(&self) -> bool {
+        (self.acknowledged || self.fin_client || self.fin_replica) && !self.is_over()
     }
 
     /// Nobody but the client has spoken, and it only to open the connection.
@@ -162,7 +174,8 @@ impl Reference {
 
     fn follow_flow(&mut self, world: &World, at: usize, packet: &Packet) -> Verdict {
         let flow = &mut self.flows[at];
-        if packet.tuple.proto == TCP && opens(packet) && flow.is_half_open() {
+        let kept = packet.build().len() <= LONGEST_SYN;
+        if packet.tuple.proto == TCP && opens(packet) && flow.is_half_open() && kept {
             // The client did not see the answer: the connection is unanswered again.
             flow.answered = false;
         }
@@ -237,6 +250,8 @@ impl Reference {
             fin_replica: false,
             reset: false,
             client_next: None,
+            client_acked: None,
+            replica_acked: None,
         };
         note_client(&mut flow, packet);
         self.flows.push(flow);
@@ -283,17 +298,19 @@ fn note_client(flow: &mut Flow, packet: &Packet) {
     if packet.tuple.proto != TCP {
         return;
     }
-    let controls = packet.flags & TCP_SYN != 0;
-    let fin = packet.flags & TCP_FIN != 0;
-    let len = packet.payload.len() as i64 + i64::from(controls) + i64::from(fin);
-    let next = packet.seq.wrapping_add(len as u32);
+    let next = end_of(packet);
     // How far ahead of what the client sent last, the shorter way round.
     let ahead = flow
         .client_next
         .map(|last| next.wrapping_sub(last).cast_signed());
     let near = ahead.is_none_or(|ahead| ahead.unsigned_abs() <= 4 << 20);
-    if packet.flags & TCP_RST != 0 && !near {
+    let got = flow.replica_acked.filter(|ack| *ack != 0);
+    let got = got.is_some_and(|ack| next.wrapping_sub(ack).cast_signed().unsigned_abs() <= 4 << 20);
+    if packet.flags & TCP_RST != 0 && !near && !got {
         return;
+    }
+    if packet.flags & TCP_ACK != 0 {
+        flow.client_acked = Some(packet.ack);
     }
     if packet.flags & TCP_SYN != 0 || ahead.is_none_or(|ahead| near && ahead > 0) {
         flow.client_next = Some(next);
@@ -307,9 +324,38 @@ fn note_replica(flow: &mut Flow, packet: &Packet) {
     if packet.tuple.proto != TCP {
         return;
     }
+    let of_opening = packet.flags & (TCP_SYN | TCP_ACK | TCP_RST);
+    if flow.is_unanswered() && of_opening == TCP_SYN | TCP_ACK {
+        flow.client_acked = Some(end_of(packet));
+    }
+    if flow.is_open() && packet.flags & (TCP_ACK | TCP_RST) == TCP_ACK {
+        flow.replica_acked = Some(packet.ack);
+    }
+    if packet.flags & TCP_RST != 0 && !is_believed(flow, packet) {
+        return;
+    }
     flow.reset |= packet.flags & TCP_RST != 0;
     flow.fin_replica |= packet.flags & TCP_FIN != 0;
     flow.answered |= packet.flags & (TCP_ACK | TCP_SYN) == TCP_ACK | TCP_SYN;
+}
+
+/// Whether the client may believe a reset of the replica.
+fn is_believed(flow: &Flow, reset: &Packet) -> bool {
+    let refuses = flow.is_half_open()
+        && reset.flags & TCP_ACK != 0
+        && flow
+            .client_next
+            .is_some_and(|next| next.wrapping_sub(reset.ack) < 1 << 16);
+    let acked = flow.client_acked.filter(|ack| *ack != 0);
+    refuses || acked.is_none_or(|ack| reset.seq.wrapping_sub(ack) <= 1 << 30)
+}
+
+/// Sequence number behind a segment.
+fn end_of(packet: &Packet) -> u32 {
+    let controls = packet.flags & TCP_SYN != 0;
+    let fin = packet.flags & TCP_FIN != 0;
+    let len = packet.payload.len() as i64 + i64::from(controls) + i64::from(fin);
+    packet.seq.wrapping_add(len as u32)
 }
 
 fn rewritten(flow: &Flow, packet: &Packet) -> Packet {

@@ -234,6 +234,9 @@ impl Bed {
         let near = self.client.run_in(connect).expect("thread");
         let (far, from) = listener.accept().expect("accept");
         assert_eq!(from.ip(), link(self.like)[1].addr(), "it sees its client");
+        // At a port of the node's own, which the kernel has to write both ways.
+        let own = near.local_addr().expect("an address");
+        assert_ne!(from.port(), own.port());
         for stream in [&near, &far] {
             stream.set_nodelay(true).expect("no delay");
             stream.set_read_timeout(Some(limit)).expect("a limit");

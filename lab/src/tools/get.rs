@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use socket2::{Domain, Socket, Type};
 
 /// Longest time without progress.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -42,23 +43,60 @@ pub struct Answer {
     pub took: Duration,
 }
 
+/// What a request waits for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// The connection.
+    #[default]
+    Connect,
+    /// The head of the answer.
+    Head,
+    /// More of its body.
+    Body,
+    /// The end of the connection, after all bytes that were announced.
+    End,
+}
+
+/// How far a request has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The client's end of the connection, also of one that nobody took.
+    pub local: Option<SocketAddr>,
+    /// What it waits for.
+    pub phase: Phase,
+    /// Bytes of the answer so far, its head among them.
+    pub bytes: u64,
+}
+
 /// Requests `path` from the namespace of this thread; `limit` is for connecting and for each wait for
 /// more.
 ///
 /// # Errors
 /// No connection, no whole answer, or another status than 200.
 pub fn fetch(addr: SocketAddr, path: &str, limit: Duration) -> io::Result<Answer> {
+    fetch_noting(addr, path, limit, &mut Progress::default())
+}
+
+/// As [`fetch`]; how far it came is in `progress`, whatever becomes of it.
+pub(crate) fn fetch_noting(
+    addr: SocketAddr,
+    path: &str,
+    limit: Duration,
+    progress: &mut Progress,
+) -> io::Result<Answer> {
     let started = Instant::now();
-    let mut stream = TcpStream::connect_timeout(&addr, limit)?;
+    let mut stream = connect(addr, limit, progress)?;
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(limit))?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\n\r\n");
+    progress.phase = Phase::Head;
     stream.write_all(request.as_bytes())?;
 
     let mut buffer = vec![0; 256 * 1024];
     let mut head = Vec::new();
     let rest = loop {
         let count = stream.read(&mut buffer)?;
+        progress.bytes += count as u64;
         head.extend_from_slice(&buffer[..count]);
         if let Some(end) = head.windows(4).position(|w| w == b"\r\n\r\n") {
             break head.split_off(end + 4);
@@ -71,12 +109,18 @@ pub fn fetch(addr: SocketAddr, path: &str, limit: Duration) -> io::Result<Answer
     let mut body = rest;
     let mut length = body.len() as u64;
     loop {
+        progress.phase = if announced.is_some_and(|announced| length >= announced) {
+            Phase::End
+        } else {
+            Phase::Body
+        };
         let count = match stream.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => count,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) => return Err(e),
         };
+        progress.bytes += count as u64;
         length += count as u64;
         let room = MAX_KEPT.saturating_sub(body.len()).min(count);
         body.extend_from_slice(&buffer[..room]);
@@ -89,6 +133,16 @@ pub fn fetch(addr: SocketAddr, path: &str, limit: Duration) -> io::Result<Answer
         length,
         took: started.elapsed(),
     })
+}
+
+/// As the standard library does; but a connection that fails has told its port.
+fn connect(addr: SocketAddr, limit: Duration, progress: &mut Progress) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    let connected = socket.connect_timeout(&addr.into(), limit);
+    let local = socket.local_addr().ok();
+    progress.local = local.and_then(|local| local.as_socket());
+    connected?;
+    Ok(socket.into())
 }
 
 fn malformed(what: &str) -> io::Error {
@@ -152,6 +206,10 @@ mod tests {
     use std::net::TcpListener;
 
     fn served(answer: &'static [u8]) -> io::Result<Answer> {
+        served_noting(answer, &mut Progress::default())
+    }
+
+    fn served_noting(answer: &'static [u8], progress: &mut Progress) -> io::Result<Answer> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let server = std::thread::spawn(move || {
@@ -163,7 +221,7 @@ mod tests {
             stream.shutdown(std::net::Shutdown::Write).unwrap();
             io::copy(&mut stream, &mut io::sink()).unwrap();
         });
-        let result = fetch(addr, "/", Duration::from_secs(5));
+        let result = fetch_noting(addr, "/", Duration::from_secs(5), progress);
         server.join().unwrap();
         result
     }
@@ -190,5 +248,25 @@ mod tests {
             let said = served(bad).unwrap_err().to_string();
             assert!(said.contains(says), "{said}");
         }
+    }
+
+    #[test]
+    fn a_failure_says_how_far_it_came() {
+        let whole = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
+        for (sent, phase) in [
+            (10, Phase::Head),
+            (40, Phase::Body),
+            (whole.len(), Phase::End),
+        ] {
+            let mut progress = Progress::default();
+            let got = served_noting(&whole[..sent], &mut progress);
+            assert_eq!(got.is_ok(), sent == whole.len());
+            assert_eq!((progress.phase, progress.bytes), (phase, sent as u64));
+            assert!(progress.local.is_some_and(|local| local.port() != 0));
+        }
+        let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
+        let mut progress = Progress::default();
+        fetch_noting(nobody, "/", Duration::from_secs(5), &mut progress).unwrap_err();
+        assert_eq!((progress.phase, progress.bytes), (Phase::Connect, 0));
     }
 }

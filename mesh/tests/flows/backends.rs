@@ -65,6 +65,46 @@ fn both_ends_are_reset_when_the_replica_is_gone() {
 }
 
 #[test]
+fn a_client_that_has_not_acknowledged_anything_believes_its_reset() {
+    let mut b = Bench::new(1);
+    let seen = b.half_open(1);
+    b.returned(&port(), answer(seen, SYN | ACK, 500, 101, b""));
+    b.replicas.clear();
+    b.publish();
+    let resets = sweep(&mut b);
+    assert_eq!(resets.len(), 2);
+    // The client may be open by now: it takes what comes next, and nothing else.
+    let (to, reset) = &resets[0];
+    assert_eq!(*to, ResetTo::Client(Target::Port(PortId(1))));
+    assert_eq!(reset[38..42], 501_u32.to_be_bytes());
+    assert_eq!(reset[42..46], 101_u32.to_be_bytes());
+}
+
+#[test]
+fn nobody_gets_a_reset_without_its_numbers() {
+    // After a restart the ends of a connection have said nothing yet.
+    let mut b = Bench::new(1);
+    let memory = crate::journal::recorded(&mut b);
+    let quiet = b.open(1);
+    let seen = b.open(2);
+    assert_eq!(crate::journal::restart(&mut b, &memory), 2);
+    b.returned(&port(), answer(seen, ACK, 501, 777, b"more"));
+    b.replicas.clear();
+    b.publish();
+    let resets = sweep(&mut b);
+    let [(ResetTo::Replica { .. }, reset)] = &resets[..] else {
+        panic!("{resets:?}");
+    };
+    assert_eq!(info(reset).five_tuple(), seen, "not {quiet:?}");
+    assert_eq!(reset[38..42], 777_u32.to_be_bytes());
+    // What the client says is answered with a reset for its own numbers.
+    assert!(matches!(
+        b.forward(&port(), &mut to_vip(1, ACK, 101, 501, b"data")),
+        Forward::Refuse(Refusal::Reset(DropReason::NotAFlow))
+    ));
+}
+
+#[test]
 fn a_segment_that_comes_before_the_sweep_is_answered_with_a_reset() {
     let mut b = Bench::new(2);
     let seen = b.open(1);

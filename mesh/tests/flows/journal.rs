@@ -13,7 +13,7 @@ use crate::bench::*;
 
 /// Records in memory, shared with the test.
 #[derive(Debug, Default, Clone)]
-struct Memory(Arc<Mutex<BTreeMap<u32, Record>>>);
+pub(crate) struct Memory(Arc<Mutex<BTreeMap<u32, Record>>>);
 
 impl Journal for Memory {
     fn write(&mut self, place: u32, record: &Record) {
@@ -40,14 +40,14 @@ impl Memory {
     }
 }
 
-fn recorded(bench: &mut Bench) -> Memory {
+pub(crate) fn recorded(bench: &mut Bench) -> Memory {
     let memory = Memory::default();
     bench.table.set_journal(Box::new(memory.clone()));
     memory
 }
 
 /// The process was killed: another table takes up what the records say.
-fn restart(bench: &mut Bench, memory: &Memory) -> usize {
+pub(crate) fn restart(bench: &mut Bench, memory: &Memory) -> usize {
     bench.table = FlowTable::new(FlowConfig {
         seed: 8,
         ..FlowConfig::default()
@@ -165,9 +165,9 @@ fn answers_return(client: IpAddr, replica_ip: IpAddr) {
     let memory = recorded(&mut bench);
     let (via, other) = (Mac([2, 0x42, 10, 0, 0, 201]), Mac([2, 0x42, 10, 0, 0, 202]));
     let replica = bench.replicas[0].mac;
-    let seen = tuple(client, 4000, replica_ip, 80, 6);
+    let own = tuple(client, 4000, replica_ip, 80, 6);
     let arrive = |bench: &mut Bench, via: Mac, flags: u8| {
-        let mut frame = tcp((via, replica), seen, (flags, 1, 1), b"");
+        let mut frame = tcp((via, replica), own, (flags, 1, 1), b"");
         let parsed = info(&frame);
         let cx = Context {
             now: bench.now,
@@ -178,62 +178,58 @@ fn answers_return(client: IpAddr, replica_ip: IpAddr) {
         check(&frame);
         info(&frame).sport
     };
-    let back = |bench: &mut Bench, flags: u8| {
-        let mut frame = tcp((replica, Mac([8; 6])), seen.reversed(), (flags, 1, 1), b"");
+    // To the client as the replica sees it at that port.
+    let back = |bench: &mut Bench, port: u16, flags: u8| {
+        let to = FiveTuple {
+            dport: port,
+            ..own.reversed()
+        };
+        let mut frame = tcp((replica, Mac([8; 6])), to, (flags, 1, 1), b"");
         let before = frame.clone();
-        let verdict = bench.reverse(&mut frame);
-        assert_eq!(frame[14..], before[14..], "addresses stay");
-        match verdict {
+        match bench.reverse(&mut frame) {
             Reverse::Return { dst_mac } => {
+                check(&frame);
+                let tuple = info(&frame).five_tuple();
+                assert_eq!(tuple, own.reversed(), "as its client knows it");
                 assert_eq!(
                     (frame[..6].to_vec(), frame[6..12].to_vec()),
                     (dst_mac.0.to_vec(), replica.0.to_vec())
                 );
                 Some(dst_mac)
             }
-            Reverse::NotAFlow => None,
+            Reverse::NotAFlow => {
+                assert_eq!(frame, before);
+                None
+            }
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(back(&mut bench, ACK), None);
-    assert_eq!(arrive(&mut bench, via, SYN), 4000);
-    assert_eq!(back(&mut bench, SYN | ACK), Some(via));
+    assert_eq!(back(&mut bench, 4000, ACK), None);
+    let port = arrive(&mut bench, via, SYN);
+    assert_eq!(back(&mut bench, port, SYN | ACK), Some(via));
     arrive(&mut bench, via, ACK);
     assert_eq!(bench.own(), [0], "counted where the client came in");
     // A second connection of the same ports by another node is another one for the replica.
-    let port = arrive(&mut bench, other, SYN);
-    assert_ne!(port, 4000);
-    let second = FiveTuple {
-        sport: port,
-        ..seen
-    };
-    let mut answered = tcp(
-        (replica, Mac([8; 6])),
-        second.reversed(),
-        (SYN | ACK, 1, 2),
-        b"",
-    );
-    assert!(matches!(
-        bench.reverse(&mut answered),
-        Reverse::Return { dst_mac } if dst_mac == other
-    ));
-    check(&answered);
-    assert_eq!(info(&answered).dport, 4000, "as its client knows it");
-    assert_eq!(arrive(&mut bench, other, RST), port);
-    assert_eq!(back(&mut bench, ACK), Some(via));
+    let second = arrive(&mut bench, other, SYN);
+    assert_ne!(second, port);
+    assert_eq!(back(&mut bench, second, SYN | ACK), Some(other));
+    assert_eq!(arrive(&mut bench, other, RST), second);
+    assert_eq!(back(&mut bench, port, ACK), Some(via));
     bench.pass(Duration::from_secs(100 * 3600));
     bench.table.expire(bench.now, 100);
-    assert_eq!(back(&mut bench, ACK), Some(via), "never over by being idle");
+    let found = back(&mut bench, port, ACK);
+    assert_eq!(found, Some(via), "never over by being idle");
     assert_eq!(restart(&mut bench, &memory), 1);
-    assert_eq!(back(&mut bench, ACK), Some(via), "the replica speaks first");
+    let found = back(&mut bench, port, ACK);
+    assert_eq!(found, Some(via), "the replica speaks first");
     arrive(&mut bench, via, FIN | ACK);
-    assert_eq!(back(&mut bench, FIN | ACK), Some(via));
+    assert_eq!(back(&mut bench, port, FIN | ACK), Some(via));
     bench.pass(Duration::from_secs(20));
     bench.table.expire(bench.now, 100);
-    assert_eq!(back(&mut bench, ACK), None);
+    assert_eq!(back(&mut bench, port, ACK), None);
     // From the middle, as after a restart that lost everything.
-    arrive(&mut bench, other, ACK);
-    assert_eq!(back(&mut bench, ACK), Some(other));
+    assert_eq!(arrive(&mut bench, other, ACK), second);
+    assert_eq!(back(&mut bench, second, ACK), Some(other));
     // Its replica goes, and the entry with it.
     bench.replicas.clear();
     bench.publish();

@@ -21,6 +21,7 @@ mod listing;
 mod nat;
 mod properties;
 mod retry;
+mod returns;
 mod router_errors;
 mod shortcut;
 mod workers;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DropsQuery {
-    /// One port only: endpoint name, `underlay`, or `mesh`.
+    /// One port only: endpoint name, `underlay`, `mesh`, or `earlier ports`.
     pub port: Option<String>,
 }
 
@@ -36,7 +36,7 @@ pub struct DropCount {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct PortDrops {
-    /// Endpoint name, `underlay`, or `mesh`.
+    /// Endpoint name, `underlay`, `mesh`, or `earlier ports`: the sum of those that are gone.
     pub port: String,
     /// Reasons with counts.
     pub drops: Vec<DropCount>,

@@ -1,6 +1,7 @@
 //! Clients that ask without a pause, long requests among them, while tasks are updated, rolled back,
 //! scaled and moved: none of them notices.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use weft_lab::{Crowd, Patience, Stop};
@@ -10,6 +11,8 @@ use super::serve;
 use crate::swarm;
 
 const NODES: [&str; 3] = ["node1", "node2", "node3"];
+/// Between two looks for a failure.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The clients, and what they are asked for next.
 struct Walk {
@@ -76,7 +79,32 @@ impl Walk {
         figure(&format!("{what}: {} requests", self.crowd.answered()));
     }
 
+    /// Everything, one after the other.
     fn whole(self) {
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.explain(&over));
+            let _over = AtEnd(&over);
+            self.steps();
+        });
+        self.crowd.stop();
+    }
+
+    /// Has the cluster say what it knows of the first failure while it knows it.
+    fn explain(&self, over: &AtomicBool) {
+        loop {
+            let last = over.load(Ordering::Relaxed);
+            if let Some(failure) = self.crowd.first_failure() {
+                return self.cluster.note_moment(&failure);
+            }
+            if last {
+                return;
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn steps(&self) {
         let (all, few) = (format!("web={}", self.replicas), "web=2");
         let stop_first = ["service", "update", "--env-add", "VERSION=2"];
         self.updates(&stop_first, "completed");
@@ -103,7 +131,15 @@ impl Walk {
         self.does(&[&availability[..], &["active", "node3"]].concat());
         self.does(&["service", "scale", few]);
         self.does(&["service", "scale", &all]);
-        self.crowd.stop();
+    }
+}
+
+/// Says that the test is over, however it ends.
+struct AtEnd<'a>(&'a AtomicBool);
+
+impl Drop for AtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
