@@ -10,10 +10,12 @@
 //! ([`balanced`]); those that come by published ports do not.
 
 mod balanced;
+mod cache;
 mod candidates;
 mod epochs;
 mod installed;
 mod kernel;
+mod round;
 mod sandbox;
 mod shortcuts;
 mod worker;

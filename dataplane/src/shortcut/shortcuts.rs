@@ -8,7 +8,7 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 
 use weft_fastpath::{
-    FlowCache, FlowKey, InEntry, Installer, OutEntry, RecordPool, Rewrite, Scope, Way,
+    FlowCache, FlowKey, InEntry, Installer, OutEntry, RecordPool, Records, Rewrite, Scope, Way,
 };
 use weft_mesh::{Context, FlowTable};
 use weft_vxlan::Destination;
@@ -17,12 +17,12 @@ use weft_wire::frame::{TCP_FIN, TCP_RST, TCP_SYN};
 use weft_wire::{FiveTuple, Instant, IpInfo, Vni};
 
 use super::balanced::Due;
+use super::cache::{Entries, Memory};
 use super::candidates::{Candidates, Direction};
 use super::epochs::FlowEpochs;
 use super::installed::{Installed, Table};
 use super::kernel::Kernel;
 use super::sandbox::Shortcut;
-use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 
 /// Between two looks at what was carried.
@@ -32,13 +32,23 @@ const DUE: usize = 64;
 /// One port has this part of a worker's entries at most.
 const SHARE: u32 = 8;
 
+/// What entries are made of.
+#[derive(Debug)]
+pub(super) struct Basis<'a, C> {
+    pub(super) kernel: &'a Kernel<C>,
+    pub(super) snapshot: &'a Snapshot,
+    /// Where VXLAN datagrams are received, where that is one address of IPv4.
+    pub(super) own: Option<SocketAddrV4>,
+    pub(super) dscp: Dscp,
+}
+
 /// The shortcuts of one worker.
 #[derive(Debug)]
-pub(crate) struct Shortcuts {
+pub(crate) struct Shortcuts<E = Installer> {
     pub(super) candidates: Candidates,
     pub(super) table: Table,
-    pool: RecordPool,
-    installer: Installer,
+    pub(super) pool: RecordPool,
+    installer: E,
     pub(super) due: Vec<Due>,
     hasher: RandomState,
     /// When entries are looked at next; a look that is not at its end goes on in each round.
@@ -52,27 +62,34 @@ pub(crate) struct Shortcuts {
 impl Shortcuts {
     /// Of one worker out of `workers`.
     pub(super) fn open(kernel: &Kernel, index: usize, workers: usize) -> Option<Self> {
-        let part = FlowCache::FLOWS / u32::try_from(workers).ok()?.max(1);
-        let first = part * u32::try_from(index).ok()?;
-        // The last two are those of the self-test.
-        let end = (first + part).min(FlowCache::FLOWS - 2);
         match kernel.cache.installer() {
-            Ok(installer) => Some(Self {
-                candidates: Candidates::new(),
-                table: Table::default(),
-                pool: RecordPool::new(first..end),
-                installer,
-                due: Vec::with_capacity(DUE),
-                hasher: RandomState::default(),
-                look_at: Instant(0),
-                over: Vec::new(),
-                share: (end.saturating_sub(first) / SHARE) as usize,
-            }),
+            Ok(installer) => Self::new(installer, index, workers),
             Err(error) => {
                 tracing::warn!(%error, "this worker's flows take no shortcut");
                 None
             }
         }
+    }
+}
+
+impl<E: Entries> Shortcuts<E> {
+    /// As [`Shortcuts::open`], written by `installer`.
+    pub(super) fn new(installer: E, index: usize, workers: usize) -> Option<Self> {
+        let part = FlowCache::FLOWS / u32::try_from(workers).ok()?.max(1);
+        let first = part * u32::try_from(index).ok()?;
+        // The last two are those of the self-test.
+        let end = (first + part).min(FlowCache::FLOWS - 2);
+        Some(Self {
+            candidates: Candidates::new(),
+            table: Table::default(),
+            pool: RecordPool::new(first..end),
+            installer,
+            due: Vec::with_capacity(DUE),
+            hasher: RandomState::default(),
+            look_at: Instant(0),
+            over: Vec::new(),
+            share: (end.saturating_sub(first) / SHARE) as usize,
+        })
     }
 
     /// How long the worker may sleep before entries are looked at.
@@ -114,7 +131,7 @@ impl Shortcuts {
     }
 
     /// Deletes the entries of flows that are over.
-    pub(super) fn end(&mut self, kernel: &Kernel, flows: &mut FlowTable, cx: &Context<'_>) {
+    pub(super) fn end(&mut self, records: &Records, flows: &mut FlowTable, cx: &Context<'_>) {
         while let Some(flow) = self.over.pop() {
             let Some(mut installed) = self.table.remove(flow) else {
                 continue;
@@ -131,7 +148,7 @@ impl Shortcuts {
                 }
                 None => {}
             }
-            let record = kernel.cache.records.read(installed.record);
+            let record = records.read(installed.record);
             installed.follow(&record, flows, cx);
             self.pool.close(installed.record);
         }
@@ -155,15 +172,15 @@ impl Shortcuts {
     }
 
     /// Writes the entries of a flow; false when it cannot have any.
-    pub(super) fn install(
+    pub(super) fn install<C: Memory>(
         &mut self,
-        shared: &Shared,
-        kernel: &Kernel,
-        (snapshot, dscp): (&Snapshot, Dscp),
+        basis: &Basis<'_, C>,
         flows: &mut FlowTable,
         due: &Due,
         cx: &Context<'_>,
     ) -> bool {
+        let (kernel, snapshot) = (basis.kernel, basis.snapshot);
+        let records = kernel.cache.records();
         let (now, vni) = (cx.now, due.port.vni);
         // Before the routes: see `Kernel::word`.
         let epoch = kernel.word(snapshot.flow_epochs.of(vni));
@@ -178,7 +195,7 @@ impl Shortcuts {
         if due.balanced.is_none() && owner != Some(due.dst_mac) {
             return false;
         }
-        let Some((way, from)) = way(shared, kernel, (snapshot, dscp), due) else {
+        let Some((way, from)) = way(basis, due) else {
             return false;
         };
         let largest = match way {
@@ -200,7 +217,7 @@ impl Shortcuts {
         let before = self.table.get_mut(due.hash);
         if before.is_some_and(|before| !before.is_of((out, inward), *at)) {
             self.over.push(due.hash);
-            self.end(kernel, flows, cx);
+            self.end(records, flows, cx);
         }
         let known = self.table.get_mut(due.hash).map(|known| {
             known.since = now;
@@ -209,7 +226,7 @@ impl Shortcuts {
         if known.is_none() && self.table.count_of(due.port.id) >= self.share {
             return false;
         }
-        let Some(record) = known.or_else(|| self.pool.open(&kernel.cache.records)) else {
+        let Some(record) = known.or_else(|| self.pool.open(records)) else {
             return false;
         };
         if known.is_none() {
@@ -238,7 +255,7 @@ impl Shortcuts {
             Err(error) => {
                 tracing::debug!(%error, "a flow takes no shortcut");
                 self.over.push(due.hash);
-                self.end(kernel, flows, cx);
+                self.end(records, flows, cx);
                 false
             }
         }
@@ -251,7 +268,7 @@ impl Shortcuts {
         inward: Option<(FlowKey, (SocketAddrV4, SocketAddrV4))>,
         rewrite: Option<Rewrite>,
         at: &Shortcut,
-    ) -> Result<(), weft_fastpath::InstallError> {
+    ) -> Result<(), E::Refusal> {
         self.installer.put_out(out, entry)?;
         let Some((key, (from, to))) = inward else {
             return Ok(());
@@ -274,15 +291,13 @@ impl Shortcuts {
 }
 
 /// The way of a flow out of its sandbox; to another node also the VTEPs of the way back, from and to.
-fn way(
-    shared: &Shared,
-    kernel: &Kernel,
-    (snapshot, dscp): (&Snapshot, Dscp),
+fn way<C: Memory>(
+    basis: &Basis<'_, C>,
     due: &Due,
 ) -> Option<(Way, Option<(SocketAddrV4, SocketAddrV4)>)> {
     match due.to {
         Destination::Local(port) => {
-            let other = snapshot.ports.get(&port)?.shortcut.load_full()?;
+            let other = basis.snapshot.ports.get(&port)?.shortcut.load_full()?;
             let way = Way::Local {
                 device: other.host_end,
                 other: other.number,
@@ -290,8 +305,8 @@ fn way(
             Some((way, None))
         }
         Destination::Remote(SocketAddr::V4(vtep)) => {
-            let route = kernel.route(*vtep.ip())?;
-            let own = shared.own?;
+            let route = basis.kernel.route(*vtep.ip())?;
+            let own = basis.own?;
             let way = Way::Remote {
                 device: route.device,
                 next_hop: route.next_hop,
@@ -300,7 +315,7 @@ fn way(
                 vni: due.port.vni,
                 dst_mac: due.dst_mac,
                 src_mac: due.port.mac,
-                dscp,
+                dscp: basis.dscp,
             };
             Some((way, Some((vtep, own))))
         }

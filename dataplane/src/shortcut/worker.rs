@@ -1,27 +1,17 @@
-//! What a worker does with shortcuts.
+//! What a worker tells its shortcuts.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use weft_vxlan::Destination;
-use weft_wire::frame::{TCP, TCP_FIN, TCP_RST, TCP_SYN};
-use weft_wire::{Fragment, IpInfo, Mac, PortId};
+use weft_wire::{IpInfo, Mac, PortId};
 
-use super::balanced::{Balanced, Due};
-use super::candidates::Direction;
-use super::shortcuts::{LOOK, Shortcuts};
+use super::round::{Leaving, is_plain};
+use super::shortcuts::{Basis, Shortcuts};
 use crate::frame_slot::Held;
 use crate::port::Port;
 use crate::snapshot::Snapshot;
 use crate::worker::{Worker, context};
-
-/// Entries looked at in one round.
-const LOOK_BUDGET: usize = 2048;
-
-/// Whether a frame may be one of a flow that takes shortcuts.
-fn is_plain(info: &IpInfo) -> bool {
-    info.proto == TCP && info.fragment == Fragment::None
-}
 
 /// What the sender of a TCP segment has received (RFC 9293 section 3.1).
 pub(crate) fn acknowledged(frame: &[u8], info: &IpInfo) -> u32 {
@@ -40,39 +30,17 @@ impl Worker {
         dst_mac: Mac,
         ack: Option<u32>,
     ) {
-        let Some(info) = info.filter(|info| is_plain(info)) else {
+        let (Some(info), Some(shortcuts)) = (info, self.shortcuts.as_mut()) else {
             return;
         };
-        let Some(shortcuts) = self.shortcuts.as_mut() else {
-            return;
+        let frame = Leaving {
+            port,
+            info,
+            dst_mac,
+            to,
         };
-        if port.shortcut.load().is_none() {
-            return;
-        }
-        let flow = info.five_tuple();
-        let hash = shortcuts.hash(port.vni, &flow);
-        let back = match to {
-            Destination::Local(_) => shortcuts.hash(port.vni, &flow.reversed()),
-            Destination::Remote(_) => hash,
-        };
-        let mut worth = shortcuts.saw((hash, back), Direction::Out, info, self.now);
-        if let Some(ack) = ack
-            && info.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) == 0
-        {
-            worth |= shortcuts.candidates.heard(hash, 0, ack, self.now);
-        }
-        if worth {
-            shortcuts.enter(Due {
-                hash,
-                flow,
-                back: flow.reversed(),
-                port: Arc::clone(port),
-                dst_mac,
-                to,
-                balanced: None,
-                source_port: self.queue.source_port(&flow),
-            });
-        }
+        let queue = &self.queue;
+        shortcuts.left(&frame, ack, self.now, |flow| queue.source_port(flow));
     }
 
     /// A frame of `port` for a virtual address: what the kernel has carried of its flow comes first, as
@@ -83,15 +51,9 @@ impl Worker {
         else {
             return;
         };
-        if shortcuts.table.len() == 0 || !is_plain(info) {
-            return;
-        }
-        let hash = shortcuts.hash(port.vni, &info.five_tuple());
-        if let Some(installed) = shortcuts.table.get_mut(hash) {
-            let record = kernel.cache.records.read(installed.record);
-            let cx = context(self.now, snapshot);
-            installed.follow(&record, &mut self.flows, &cx);
-        }
+        let cx = context(self.now, snapshot);
+        let records = &kernel.cache.records;
+        shortcuts.catch_up(records, &mut self.flows, &cx, (port.vni, info));
     }
 
     /// A frame of `port` for a virtual address goes to its replica, in `held`.
@@ -106,43 +68,25 @@ impl Worker {
         let Some(shortcuts) = self.shortcuts.as_mut() else {
             return;
         };
-        if !is_plain(info) || port.shortcut.load().is_none() {
-            return;
-        }
-        let flow = info.five_tuple();
-        let hash = shortcuts.hash(port.vni, &flow);
-        if info.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0 {
-            // Whether that ends it, the balancer decides, and tells.
-            shortcuts.candidates.forget(hash);
+        if !is_plain(info) {
             return;
         }
         let ack = acknowledged(self.queue.bytes(held.frame.clone()), info);
-        let data = info.payload_len();
-        if shortcuts.candidates.heard(hash, data, ack, self.now) {
-            shortcuts.enter(Due {
-                hash,
-                flow,
-                // The balancer says so once the entries are written.
-                back: flow.reversed(),
-                port: Arc::clone(port),
-                dst_mac,
-                to,
-                balanced: Some(Balanced::request(port.vni, flow, info.payload)),
-                source_port: self.queue.source_port(&flow),
-            });
-        }
+        let frame = Leaving {
+            port,
+            info,
+            dst_mac,
+            to,
+        };
+        let queue = &self.queue;
+        shortcuts.requested(&frame, ack, self.now, |flow| queue.source_port(flow));
     }
 
     /// A frame reaches `port` as it is, by no balancer.
     pub(crate) fn saw_arrive(&mut self, port: &Port, info: &IpInfo) {
-        let Some(shortcuts) = self.shortcuts.as_mut() else {
-            return;
-        };
-        if !is_plain(info) || port.shortcut.load().is_none() {
-            return;
+        if let Some(shortcuts) = self.shortcuts.as_mut() {
+            shortcuts.arrived(port, info, self.now);
         }
-        let hash = shortcuts.hash(port.vni, &info.five_tuple().reversed());
-        shortcuts.saw((hash, hash), Direction::In, info, self.now);
     }
 
     /// Once for each round, after everything that was read has left: writes and deletes entries.
@@ -158,51 +102,18 @@ impl Worker {
         let Some(shortcuts) = self.shortcuts.as_mut() else {
             return;
         };
+        let basis = Basis {
+            kernel,
+            snapshot,
+            own: self.shared.own,
+            dscp: self.dscp,
+        };
         let cx = context(self.now, snapshot);
-        // Flows of the balancer, by whatever they have ended in this round.
-        while let Some(ended) = self.flows.poll_ended() {
-            for flow in [ended.request, ended.answer] {
-                let hash = shortcuts.hash(ended.vni, &flow);
-                shortcuts.over.push(hash);
-            }
-        }
-        shortcuts.end(kernel, &mut self.flows, &cx);
-        while let Some(mut due) = shortcuts.due.pop() {
-            shortcuts.candidates.forget(due.hash);
-            if let Some(balanced) = &due.balanced {
-                let Some(carriage) = self.flows.carry(&cx, balanced.vni, balanced.request) else {
-                    continue;
-                };
-                due.back = carriage.answer;
-            }
-            let tables = (snapshot, self.dscp);
-            // Who only acknowledges what a sandbox of this node sends would never get an entry of
-            // its own.
-            let back = shortcuts.back(snapshot, &due);
-            for due in back.iter().chain(Some(&due)) {
-                let flows = &mut self.flows;
-                if shortcuts.install(&self.shared, kernel, tables, flows, due, &cx) {
-                    let counters = &self.shared.counters[self.index];
-                    counters.shortcuts_made.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        }
-        if self.now >= shortcuts.look_at && shortcuts.table.len() > 0 {
-            let records = &kernel.cache.records;
-            let flows = &mut self.flows;
-            let done = shortcuts
-                .table
-                .look(LOOK_BUDGET, &mut shortcuts.over, |installed| {
-                    let record = records.read(installed.record);
-                    let over = installed.follow(&record, flows, &cx) || record.bound;
-                    over || !installed.has_devices()
-                });
-            if done {
-                shortcuts.look_at = self.now.after(LOOK);
-            }
-            shortcuts.end(kernel, flows, &cx);
-        }
+        let made = shortcuts.keep(&basis, &mut self.flows, &cx);
         let counters = &self.shared.counters[self.index];
+        if made > 0 {
+            counters.shortcuts_made.fetch_add(made, Ordering::Relaxed);
+        }
         let count = shortcuts.table.len() as u64;
         counters.shortcuts.store(count, Ordering::Relaxed);
     }
@@ -214,9 +125,8 @@ impl Worker {
         else {
             return;
         };
-        shortcuts.over.extend(shortcuts.table.of_port(port));
-        shortcuts.due.retain(|due| due.port.id != port);
         let cx = context(self.now, snapshot);
-        shortcuts.end(kernel, &mut self.flows, &cx);
+        let records = &kernel.cache.records;
+        shortcuts.end_port(records, &mut self.flows, &cx, port);
     }
 }
