@@ -113,6 +113,8 @@ impl<E: Entries> Shortcuts<E> {
     ) -> bool {
         if info.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0 {
             self.candidates.forget(hash);
+            // In the round that found it worth an entry, too.
+            self.due.retain(|due| due.hash != hash && due.hash != back);
             if self.table.len() > 0 {
                 self.over.extend([hash, back]);
             }
