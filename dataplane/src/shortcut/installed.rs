@@ -78,9 +78,19 @@ impl Installed {
         }
     }
 
-    /// Whether these are its entries, and its devices.
-    pub(super) fn is_of(&self, keys: (FlowKey, Option<FlowKey>), at: Shortcut) -> bool {
-        (self.out, self.inward) == keys && self.at == at
+    /// Whether these are its entries, its devices, and the ports of who sends and who gets it: one of
+    /// another worker may be another one, with the same devices.
+    pub(super) fn is_of(
+        &self,
+        keys: (FlowKey, Option<FlowKey>),
+        at: Shortcut,
+        (port, receiver): (PortId, Option<PortId>),
+    ) -> bool {
+        let own = (
+            self.port.id,
+            self.receiver.as_ref().map(|receiver| receiver.id),
+        );
+        (self.out, self.inward) == keys && self.at == at && own == (port, receiver)
     }
 
     /// Whether the sandbox still has the devices that the entries name.

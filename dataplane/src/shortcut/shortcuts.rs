@@ -215,9 +215,14 @@ impl<E: Entries> Shortcuts<E> {
             scope: Scope::In(vni),
             flow: due.back,
         });
+        let receiver = match due.to {
+            Destination::Local(to) => snapshot.ports.get(&to),
+            Destination::Remote(_) => None,
+        };
+        let ports = (due.port.id, receiver.map(|receiver| receiver.id));
         // Entries of before are found by their own keys.
         let before = self.table.get_mut(due.hash);
-        if before.is_some_and(|before| !before.is_of((out, inward), *at)) {
+        if before.is_some_and(|before| !before.is_of((out, inward), *at, ports)) {
             self.over.push(due.hash);
             self.end(records, flows, cx);
         }
@@ -232,11 +237,7 @@ impl<E: Entries> Shortcuts<E> {
             return false;
         };
         if known.is_none() {
-            let receiver = match due.to {
-                Destination::Local(to) => snapshot.ports.get(&to).map(Arc::clone),
-                Destination::Remote(_) => None,
-            };
-            let ports = (Arc::clone(&due.port), receiver);
+            let ports = (Arc::clone(&due.port), receiver.map(Arc::clone));
             let keys = (out, inward);
             let installed = Installed::new(due.hash, keys, record, ports, *at, due.balanced, now);
             self.table.put(installed);
