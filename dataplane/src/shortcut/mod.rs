@@ -18,6 +18,8 @@ mod kernel;
 mod round;
 mod sandbox;
 mod shortcuts;
+#[cfg(test)]
+mod walk;
 mod worker;
 
 pub use epochs::FlowEpochs;
