@@ -3,7 +3,7 @@
 //!
 //! | command | what | where |
 //! |---|---|---|
-//! | `overlay` | between two nodes, against what the kernel, or Open vSwitch, has | `overlay/` |
+//! | `overlay` | between two nodes, also to services, against what the kernel, or Open vSwitch, has | `overlay/` |
 //! | `mesh` | a published port, against HAProxy and nginx | `mesh/` |
 //! | `builds` | both, this build against another one | `builds.rs` |
 //! | `managers` | elections, changes, joins and restarts, against what is required | `managers.rs` |
@@ -12,9 +12,9 @@
 //! | `stacks` | deploys, small and large, against what is required | `stacks.rs` |
 //!
 //! A side (`side/`, `mesh/cluster.rs`) is a lab and the ways through it, `load/` and `mesh/crowd.rs`
-//! make the load, `busy.rs` neighbours that want the same CPUs, `run.rs` keeps what came of it,
-//! `pairs.rs` lets the sides take turns, `report.rs` and `picture.rs` show it. What has no other side
-//! is shown by `required.rs`.
+//! make the load, `proxies.rs` starts HAProxy and nginx, `busy.rs` neighbours that want the same CPUs,
+//! `run.rs` keeps what came of it, `pairs.rs` lets the sides take turns, `report.rs` and `picture.rs`
+//! show it. What has no other side is shown by `required.rs`.
 
 #![forbid(unsafe_code)]
 
@@ -31,6 +31,7 @@ mod mesh;
 mod overlay;
 mod pairs;
 mod picture;
+mod proxies;
 mod report;
 mod required;
 mod run;

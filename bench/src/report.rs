@@ -58,7 +58,7 @@ pub(crate) struct Costs {
 /// Between two nodes.
 pub(crate) const OVERLAY: Costs = Costs {
     results: ON_BEDS,
-    template: "table {{.Test}}\t{{.Bed}}\t{{.Per}}\t{{.AgentCPUs}}\t{{.AgentPer}}\t{{.MachinePer}}\t{{.OtherMachinePer}}\t{{.GeneratorPer}}\t{{.OtherGeneratorPer}}\t{{.SwitchesPer}}\t{{.AgentMB}}",
+    template: "table {{.Test}}\t{{.Bed}}\t{{.Against}}\t{{.Per}}\t{{.AgentCPUs}}\t{{.AgentPer}}\t{{.MachinePer}}\t{{.OtherMachinePer}}\t{{.GeneratorPer}}\t{{.OtherGeneratorPer}}\t{{.SwitchesPer}}\t{{.AgentMB}}",
     legend: "\
 CPU seconds and context switches for each PER. AGENT: both weftd. MACHINE: everything but busy loops,
 on both sides.
@@ -222,6 +222,8 @@ fn costs_of(test: &Test) -> Value {
     };
     let mut row = json!({
         "Test": test.name,
+        // Tests of one name may have several other sides.
+        "Against": test.against,
         "Per": test.meaning.per,
         "AgentCPUs": format!("{:.2}", median_of(&test.weft, |run| run.usage.agents / run.seconds)),
         "AgentPer": cost(&test.weft, |run| run.usage.agents, 2),
@@ -236,7 +238,6 @@ fn costs_of(test: &Test) -> Value {
     put_conditions(&mut row, test);
     if test.meaning.carrier == Carrier::Balancer {
         let mb = |runs: &[Run]| format!("{:.1}", median_of(runs, |run| run.resident) / 1e6);
-        row["Against"] = json!(test.against);
         row["Balancer"] = json!(cost(&test.weft, |run| run.usage.agents, 2));
         row["OtherBalancer"] = json!(cost(&test.other, |run| run.usage.agents, 2));
         row["OtherOverlay"] = json!(cost(&test.other, |run| run.overlay, 2));

@@ -25,7 +25,7 @@ pub struct Config {
     /// Send TCP super-frames through a TAP of the host where the kernel can segment them, tunnel and
     /// all, once a test of that has passed: [`Dataplane::injection`](crate::Dataplane::injection).
     pub tunnel_offload: TunnelOffload,
-    /// Leave established TCP flows to the kernel, once a test of that has passed:
+    /// Leave established flows to the kernel, once a test of that has passed:
     /// [`Dataplane::fast_path`](crate::Dataplane::fast_path).
     pub fast_path: bool,
     /// Class of service of packets to other nodes.

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use weft_mesh::FlowTable;
 use weft_wire::DropReason;
 
+use crate::place::REFUSED;
+
 /// One counter for each [`DropReason`].
 #[derive(Debug)]
 pub struct DropCounters([AtomicU64; DropReason::COUNT]);
@@ -58,7 +60,8 @@ pub struct WorkerCounters {
     pub rounds: AtomicU64,
     /// Epoch of the tables in use.
     pub(crate) epoch: AtomicU64,
-    /// One more than the CPU that the worker is pinned to; 0 when it is not.
+    /// One more than the CPU that the worker is pinned to; 0 when it goes where there is room, and
+    /// [`REFUSED`] when it may not choose.
     pub(crate) cpu: AtomicU64,
     /// Segmented sends that the kernel refused (`UDP_SEGMENT`, `EIO`), sent again one by one.
     pub unsegmented: AtomicU64,
@@ -98,12 +101,20 @@ pub struct WorkerCounters {
 }
 
 impl WorkerCounters {
-    /// The CPU that the worker is pinned to.
+    /// The CPU that the worker has for itself: as long as it is worth it to poll.
     #[must_use]
     pub fn pinned_to(&self) -> Option<usize> {
-        usize::try_from(self.cpu.load(Ordering::Relaxed))
-            .ok()?
-            .checked_sub(1)
+        let cpu = self.cpu.load(Ordering::Relaxed);
+        if cpu == REFUSED {
+            return None;
+        }
+        usize::try_from(cpu).ok()?.checked_sub(1)
+    }
+
+    /// The kernel lets the worker choose no CPU.
+    #[must_use]
+    pub fn pin_refused(&self) -> bool {
+        self.cpu.load(Ordering::Relaxed) == REFUSED
     }
 
     /// Segmented sends that the kernel refused.

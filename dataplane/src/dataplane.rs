@@ -120,6 +120,16 @@ impl Dataplane {
         }
     }
 
+    /// Says whether the device of the second port is there
+    /// ([`FlowCache::attach_sink`](weft_fastpath::FlowCache::attach_sink)), and up. Without it,
+    /// connections through published ports to replicas of other nodes take no shortcut, as their
+    /// answers could not.
+    pub fn set_decapsulation(&self, on: bool) {
+        if let Some(kernel) = self.shared.fast_path.get() {
+            kernel.set_decapsulation(on);
+        }
+    }
+
     /// The agent lives: what the kernel carries goes on for
     /// [`Heartbeat::LIFE`](weft_fastpath::Heartbeat::LIFE) without another call.
     pub fn beat(&self) {

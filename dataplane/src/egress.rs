@@ -88,7 +88,7 @@ impl Worker {
                 let info = parsed.ip();
                 self.check_mtu(snapshot, port, Some(vtep.ip()), &held, info)?;
                 let to = Destination::Remote(vtep);
-                self.saw_leave(port, to, info, dst_mac, None);
+                self.saw_leave(port, to, (info, &vnet), dst_mac, None);
                 let counters = &self.shared.counters[self.index];
                 self.queue
                     .push(port.vni, vtep, &vnet, info, held.frame, counters)
@@ -195,6 +195,8 @@ impl Worker {
                     return Err(DropReason::UnknownMac);
                 };
                 self.check_mtu(snapshot, port, Some(vtep.ip()), held, Some(info))?;
+                let to = Destination::Remote(vtep);
+                self.saw_return(port, to, (info, &held.vnet), dst_mac);
                 let counters = &self.shared.counters[self.index];
                 let frame = held.frame.clone();
                 self.queue
@@ -222,9 +224,7 @@ impl Worker {
         info: &IpInfo,
     ) -> Result<Slot, DropReason> {
         let from_port = matches!(origin, Origin::Port { .. });
-        if from_port {
-            self.catch_up(snapshot, port, info);
-        }
+        self.catch_up(snapshot, origin, info);
         let cx = context(self.now, snapshot);
         let frame = self.queue.bytes(held.frame.clone());
         let partial = held.vnet.needs_csum();
@@ -246,17 +246,15 @@ impl Worker {
                         // What comes from outside was as long there, and arrives.
                         if from_port {
                             self.check_service_mtu(snapshot, port, (vni, None), held, info)?;
-                            self.saw_request(port, destination, held, info, dst_mac);
                         }
+                        self.saw_request((port, origin), destination, held, info, dst_mac);
                         self.write_held(snapshot, to, held)?;
                         Ok(Slot::Free)
                     }
                     Destination::Remote(vtep) => {
                         let way = (vni, Some(vtep.ip()));
                         self.check_service_mtu(snapshot, port, way, held, info)?;
-                        if from_port {
-                            self.saw_request(port, destination, held, info, dst_mac);
-                        }
+                        self.saw_request((port, origin), destination, held, info, dst_mac);
                         let counters = &self.shared.counters[self.index];
                         let frame = held.frame.clone();
                         self.queue
@@ -313,8 +311,9 @@ impl Worker {
                     let mac = frame::dst_mac(frame);
                     let ack = acknowledged(frame, info);
                     let to = Destination::Local(to);
-                    self.saw_leave(port, to, Some(info), mac, Some(ack));
+                    self.saw_leave(port, to, (Some(info), &held.vnet), mac, Some(ack));
                 }
+                self.saw_answer(vni, info, &verdict, 1);
                 match self.settle(snapshot, vni, to, verdict, &held.vnet, |w| {
                     w.queue.bytes(held.frame.clone()).into()
                 })? {

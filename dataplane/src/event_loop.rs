@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use weft_sys::affinity::{interruptions, yield_cpu};
+use weft_sys::affinity::yield_cpu;
 use weft_sys::clock::monotonic_nanos;
 use weft_sys::epoll::{Epoll, Ready};
 use weft_wire::{Instant, PortId};
 
+use crate::company::Company;
 use crate::listing::PAUSE;
+use crate::place::Place;
 use crate::port::Port;
 use crate::snapshot::Snapshot;
 use crate::spin::{Spin, Step};
@@ -28,6 +30,8 @@ const WAKEUP: u64 = u64::MAX - 1;
 pub(crate) struct EventLoop {
     worker: Worker,
     spin: Spin,
+    place: Place,
+    company: Company,
     epoll: Epoll,
     ready: Vec<Ready>,
     watched: HashMap<PortId, Arc<Port>, RandomState>,
@@ -38,17 +42,20 @@ pub(crate) struct EventLoop {
 }
 
 impl EventLoop {
-    /// A worker that looks for more work for as long as `spin` says before it sleeps.
+    /// A worker that looks for more work for as long as `spin` says before it sleeps, and has the
+    /// CPU to itself at `place` while that is worth it.
     ///
     /// # Errors
     /// The kernel has no epoll set, or does not watch the socket.
-    pub(crate) fn new(worker: Worker, spin: Spin) -> std::io::Result<Self> {
+    pub(crate) fn new(worker: Worker, spin: Spin, place: Place) -> std::io::Result<Self> {
         let epoll = Epoll::new(64)?;
         epoll.add(&worker.underlay, UNDERLAY)?;
         epoll.add(&worker.shared.inboxes[worker.index].wakeup, WAKEUP)?;
         Ok(Self {
             worker,
             spin,
+            place,
+            company: Company::default(),
             epoll,
             ready: Vec::with_capacity(64),
             watched: HashMap::default(),
@@ -60,6 +67,7 @@ impl EventLoop {
 
     /// Runs until the agent stops the data plane.
     pub(crate) fn run(mut self) {
+        self.place(self.spin.polls());
         while !self.worker.shared.stop.load(Ordering::Relaxed) {
             if let Err(error) = self.wait() {
                 let worker = self.worker.index;
@@ -78,26 +86,35 @@ impl EventLoop {
             return Ok(());
         }
         let mut now = Instant(monotonic_nanos());
-        self.spin.idle(now, interruptions);
-        loop {
-            let step = self.spin.step(now);
-            if step == Step::Sleep {
-                break;
-            }
-            if self.poll(Some(Duration::ZERO))? {
-                return Ok(());
-            }
-            now = Instant(monotonic_nanos());
-            if step == Step::Yield {
-                let before = now;
-                yield_cpu();
-                now = Instant(monotonic_nanos());
-                self.spin.yielded(before, now, interruptions);
-            }
+        self.spin.idle(now, || self.company.is_there(now));
+        if self.place(self.spin.polls()) && self.look_out(&mut now)? {
+            return Ok(());
         }
         self.spin.sleeps();
         self.poll(timeout)?;
         Ok(())
+    }
+
+    /// Has a CPU for itself, or goes where there is room; true when it may poll.
+    fn place(&mut self, polls: bool) -> bool {
+        self.place.follow(polls, &self.worker.counters().cpu)
+    }
+
+    /// Polls for as long as it is worth it; true when there is work.
+    fn look_out(&mut self, now: &mut Instant) -> std::io::Result<bool> {
+        while self.spin.step(*now) != Step::Sleep {
+            if self.poll(Some(Duration::ZERO))? {
+                return Ok(true);
+            }
+            let before = Instant(monotonic_nanos());
+            yield_cpu();
+            *now = Instant(monotonic_nanos());
+            if self.spin.yielded(before, *now) {
+                self.company.begins(*now);
+                self.place(false);
+            }
+        }
+        Ok(false)
     }
 
     /// Asks the kernel what is ready; true when anything is.

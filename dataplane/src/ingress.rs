@@ -240,13 +240,15 @@ impl Worker {
                     return Ok(());
                 }
                 let is_plain = matches!(verdict, Reverse::NotAFlow);
+                let frames = 1 + inner.tails.len();
+                self.saw_answer(vni, info, &verdict, frames);
                 let to = self.settle(snapshot, vni, to, verdict, &inner.vnet, |w| {
                     w.gather(&inner.head, inner.tails)
                 })?;
                 let Some(to) = to else { return Ok(()) };
                 let port = snapshot.ports.get(&to).ok_or(DropReason::PortGone)?;
                 if is_plain && port.worker == self.index {
-                    self.saw_arrive(port, info);
+                    self.saw_arrive(port, info, frames);
                 }
                 let arena = self.recv.arena();
                 self.write_pieces_of(port, &inner.vnet, arena, &inner.head, inner.tails);
@@ -363,16 +365,20 @@ impl Worker {
         if let Reverse::ToOwner { .. } = verdict {
             return Err(DropReason::NotAFlow);
         }
-        if matches!(verdict, Reverse::NotAFlow)
-            && mesh.is_some_and(|mesh| mesh.port != to && mesh.is_from_outside(&info))
-        {
+        let arrived = matches!(verdict, Reverse::NotAFlow)
+            && mesh.is_some_and(|mesh| mesh.port != to && mesh.is_from_outside(&info));
+        if arrived {
             let partial = vnet.needs_csum();
             self.flows
                 .arrived(&cx, vni, &mut handover.frame, &info, partial);
         }
+        self.saw_answer(vni, &info, &verdict, 1);
         let to = self.settle(snapshot, vni, to, verdict, &vnet, |_| Box::default())?;
         let Some(to) = to else { return Ok(()) };
         let port = snapshot.ports.get(&to).ok_or(DropReason::PortGone)?;
+        if arrived && port.worker == self.index {
+            self.saw_arrive(port, &info, 1);
+        }
         self.write_pieces(port, &vnet, &handover.frame);
         Ok(())
     }

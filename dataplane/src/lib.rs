@@ -1,4 +1,4 @@
-//! The data plane: pinned worker threads that read frames from TAPs and VXLAN sockets, ask the
+//! The data plane: worker threads that read frames from TAPs and VXLAN sockets, ask the
 //! pure cores (`weft-vxlan`, `weft-mesh`) for verdicts, and write the results out again.
 //!
 //! ```text
@@ -18,6 +18,7 @@
 mod capture;
 mod capture_reader;
 mod capture_taps;
+mod company;
 mod config;
 mod counters;
 mod dataplane;
@@ -34,6 +35,7 @@ mod listing;
 mod loopback;
 mod loopback_budget;
 mod node_frames;
+mod place;
 mod port;
 mod rhythm;
 pub mod selftest;

@@ -13,9 +13,10 @@
 //! (`affinity::ask_for_slice`) that did not use up its share goes first (`PREEMPT_SHORT`). And on a
 //! busy CPU there is no idle to be left, so to sleep costs little there.
 //!
-//! Hence: after a yield that took long the worker pauses. Until the pause is over it never yields; it
-//! looks for a few microseconds and sleeps. Whether the pause is over is first asked without a yield:
-//! who was interrupted by another thread meanwhile still has company, and pauses on.
+//! Hence: after a yield that took long there is company, and the worker pauses: until the pause is over
+//! it sleeps as soon as it has nothing to do, on whatever CPU the scheduler finds best
+//! ([`Place`](crate::place::Place)). The pause is over when the machine idles again
+//! ([`Company`](crate::company::Company)).
 
 use std::time::Duration;
 
@@ -25,16 +26,14 @@ use crate::rhythm::Rhythm;
 
 /// A yield that took longer let another thread run for more than a moment.
 const CONTENDED: Duration = Duration::from_micros(100);
-/// Pause after the first contended yield.
-const FIRST_PAUSE: Duration = Duration::from_millis(4);
+/// Pause after the first contended yield: long enough to see by the kernel's count, which is in
+/// hundredths of a second, whether the machine idles.
+const FIRST_PAUSE: Duration = Duration::from_millis(64);
 /// The longest pause.
 ///
-/// A contended yield costs a tick of the scheduler, 4 ms, so a worker that tries again after 64 ms
-/// loses a sixteenth at worst. With a pause of 1 s one unlucky yield each second kept polling off
-/// for good, which doubled the latency of a calm exchange beside bursts.
-const LONGEST_PAUSE: Duration = Duration::from_millis(64);
-/// How long a worker polls that does not yield.
-const BRIEF: Duration = Duration::from_micros(5);
+/// A contended yield costs a tick of the scheduler, 4 ms, so a worker that is wrong about its company
+/// once in a second loses less than the slowest hundredth.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Work that came sooner was there when the worker asked; it needed neither.
 const AT_ONCE: Duration = Duration::from_micros(2);
 
@@ -43,14 +42,11 @@ const AT_ONCE: Duration = Duration::from_micros(2);
 pub(crate) enum Step {
     /// Look for work, then offer the CPU to others.
     Yield,
-    /// Look for work, and keep the CPU.
-    Look,
     /// Sleep until there is work.
     Sleep,
 }
 
-/// Decides between polling and sleeping. Time, and how often the thread was interrupted by another
-/// one, are arguments.
+/// Decides between polling and sleeping. Time, and whether there is company, are arguments.
 #[derive(Debug)]
 pub(crate) struct Spin {
     limit: Duration,
@@ -65,8 +61,8 @@ pub(crate) struct Spin {
     until: Instant,
     paused_until: Instant,
     pause: Duration,
-    /// Interruptions when the last pause began, until one without any has passed.
-    interrupted: Option<u64>,
+    /// There was company when it was asked last.
+    crowded: bool,
 }
 
 impl Spin {
@@ -84,42 +80,40 @@ impl Spin {
             until: Instant(0),
             paused_until: Instant(0),
             pause: FIRST_PAUSE,
-            interrupted: None,
+            crowded: false,
         }
     }
 
     /// There is nothing to do any more. Said again where there was none in between, it changes
-    /// nothing.
-    pub(crate) fn idle(&mut self, now: Instant, interruptions: impl FnOnce() -> u64) {
+    /// nothing. `company` is asked when a pause is over, whether it is to go on.
+    pub(crate) fn idle(&mut self, now: Instant, company: impl FnOnce() -> bool) {
         if self.idle_since.is_some() {
             return;
         }
         self.idle_since = Some(now);
         self.slept = false;
-        if let Some(before) = self.interrupted
-            && now >= self.paused_until
-        {
-            let count = interruptions();
-            if count > before {
-                self.begin_pause(now, count);
-            } else {
-                self.interrupted = None;
+        if self.crowded && now >= self.paused_until {
+            self.crowded = company();
+            if self.crowded {
+                self.begin_pause(now);
             }
         }
-        let window = if now < self.paused_until {
-            self.window.min(BRIEF)
+        self.until = if self.crowded {
+            now
         } else {
-            self.window
+            now.after(self.window)
         };
-        self.until = now.after(window);
+    }
+
+    /// Whether it is worth anything to poll these days: as work comes, and beside whom.
+    pub(crate) fn polls(&self) -> bool {
+        !self.crowded && !self.window.is_zero()
     }
 
     /// What to do at this moment.
     pub(crate) fn step(&self, now: Instant) -> Step {
         if now >= self.until {
             Step::Sleep
-        } else if now < self.paused_until {
-            Step::Look
         } else {
             Step::Yield
         }
@@ -149,26 +143,25 @@ impl Spin {
         self.window = self.rhythm.window(self.price, self.limit);
     }
 
-    /// The CPU was offered to others at `before` and came back at `now`.
-    pub(crate) fn yielded(
-        &mut self,
-        before: Instant,
-        now: Instant,
-        interruptions: impl FnOnce() -> u64,
-    ) {
+    /// The CPU was offered to others at `before` and came back at `now`. True when somebody used it
+    /// for long: a pause begins.
+    pub(crate) fn yielded(&mut self, before: Instant, now: Instant) -> bool {
         if now.since(before) > CONTENDED {
             self.until = Instant(0);
             // Work may have come at any moment in between.
             self.idle_since = None;
-            self.begin_pause(now, interruptions());
-        } else if now >= self.paused_until.after(self.pause) {
+            self.crowded = true;
+            self.begin_pause(now);
+            return true;
+        }
+        if now >= self.paused_until.after(self.pause) {
             // It went well for as long as the pause would be: contention is over.
             self.pause = FIRST_PAUSE;
         }
+        false
     }
 
-    fn begin_pause(&mut self, now: Instant, interruptions: u64) {
-        self.interrupted = Some(interruptions);
+    fn begin_pause(&mut self, now: Instant) {
         self.paused_until = now.after(self.pause);
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
@@ -184,8 +177,8 @@ mod tests {
     const LIMIT: Duration = Duration::from_micros(200);
     const PRICE: Duration = Duration::from_micros(60);
 
-    fn calm() -> u64 {
-        0
+    fn calm() -> bool {
+        false
     }
 
     /// Idle at `now`, and work after `gap`; whether it was polled for until then.
@@ -262,51 +255,54 @@ mod tests {
     }
 
     #[test]
-    fn after_a_contended_yield_it_keeps_off_yields_and_sleeps_soon() {
+    fn after_a_contended_yield_it_sleeps_at_once() {
         let mut spin = Spin::new(LIMIT, PRICE);
+        assert!(spin.polls());
         spin.idle(Instant(MILLI), calm);
         let back = Instant(4 * MILLI);
-        spin.yielded(Instant(MILLI), back, || 7);
+        assert!(spin.yielded(Instant(MILLI), back));
         assert_eq!(spin.step(back), Step::Sleep);
+        assert!(!spin.polls());
         spin.sleeps();
         let next = back.after(Duration::from_millis(1));
         // It counts for nothing, as nobody knows when it came.
         spin.worked(next);
         assert_eq!(spin.window, PRICE);
         spin.idle(next, || panic!("not before the pause is over"));
-        assert_eq!(spin.step(next), Step::Look);
-        assert_eq!(spin.step(next.after(BRIEF)), Step::Sleep);
+        assert_eq!(spin.step(next), Step::Sleep);
     }
 
     #[test]
-    fn company_is_noticed_without_a_yield_and_the_pause_grows() {
+    fn the_pause_grows_as_long_as_there_is_company_and_ends_without() {
         let mut spin = Spin::new(LIMIT, PRICE);
         let mut now = Instant(MILLI);
-        let mut interruptions = 0;
         spin.idle(now, calm);
-        spin.yielded(now, Instant(now.0 + 3 * MILLI), || interruptions);
+        assert!(spin.yielded(now, Instant(now.0 + 3 * MILLI)));
         now = Instant(now.0 + 3 * MILLI);
         let mut pauses = vec![(spin.paused_until.0 - now.0) / MILLI];
         for _ in 0..6 {
             now = spin.paused_until;
-            interruptions += 1;
-            spin.idle(now, || interruptions);
-            assert_eq!(spin.step(now), Step::Look);
+            spin.worked(now);
+            spin.idle(now, || true);
+            assert_eq!(spin.step(now), Step::Sleep);
+            assert!(!spin.polls());
             pauses.push((spin.paused_until.0 - now.0) / MILLI);
-            spin.worked(now.after(AT_ONCE));
         }
-        assert_eq!(pauses, [4, 8, 16, 32, 64, 64, 64]);
+        assert_eq!(pauses, [64, 128, 256, 512, 1000, 1000, 1000]);
 
-        // A pause without an interruption: yields are tried again, and forget the long pause.
+        // Alone again: it polls, and after a while forgets the long pause.
         now = spin.paused_until;
-        spin.idle(now, || interruptions);
+        spin.worked(now);
+        spin.idle(now, calm);
+        assert!(spin.polls());
         assert_eq!(spin.step(now), Step::Yield);
-        let calm_for = now.after(LONGEST_PAUSE);
-        spin.yielded(calm_for, calm_for.after(Duration::from_micros(1)), || {
-            panic!("it was short")
-        });
-        spin.yielded(calm_for, calm_for.after(CONTENDED * 2), || interruptions);
-        let back = calm_for.after(CONTENDED * 2);
+        let early = now.after(Duration::from_millis(10));
+        assert!(!spin.yielded(early, early));
+        assert_eq!(spin.pause, LONGEST_PAUSE);
+        let later = now.after(LONGEST_PAUSE);
+        assert!(!spin.yielded(later, later.after(Duration::from_micros(1))));
+        assert!(spin.yielded(later, later.after(CONTENDED * 2)));
+        let back = later.after(CONTENDED * 2);
         assert_eq!(spin.paused_until, back.after(FIRST_PAUSE));
     }
 }

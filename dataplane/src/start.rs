@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use weft_mesh::{Claims, FlowConfig, FlowTable};
@@ -13,6 +12,7 @@ use crate::dataplane::{Dataplane, JournalTrouble};
 use crate::event_loop::EventLoop;
 use crate::inject::{InjectError, Injector};
 use crate::journal::FileJournal;
+use crate::place::{Place, Places};
 use crate::selftest::{self, SelfTest};
 use crate::send_queue::TX_SOCKETS;
 use crate::shared::Shared;
@@ -99,13 +99,14 @@ impl Dataplane {
             journal: JournalTrouble::default(),
         };
         let cpus = weft_sys::affinity::allowed()?;
-        let cpus: Vec<usize> = (0..workers).map(|i| cpus[i % cpus.len()]).collect();
-        let spins = spins(config.spin, &cpus);
+        let homes: Vec<usize> = (0..workers).map(|i| cpus[i % cpus.len()]).collect();
+        let spins = spins(config.spin, &homes);
         let claims = Arc::new(Claims::new(config.seed));
-        let places = cpus.into_iter().zip(spins);
-        for (index, (underlay, (cpu, spin))) in sockets.into_iter().zip(places).enumerate() {
+        let places = Arc::new(Places::new(cpus));
+        let homes = homes.into_iter().zip(spins);
+        for (index, (underlay, (home, spin))) in sockets.into_iter().zip(homes).enumerate() {
             let worker = plane.worker(config, index, underlay, &claims)?;
-            plane.start_worker(worker, spin, cpu)?;
+            plane.start_worker(worker, spin, Place::new(Arc::clone(&places), home))?;
         }
         if config.tunnel_offload != TunnelOffload::Off {
             plane.prepare_injection()?;
@@ -161,20 +162,13 @@ impl Dataplane {
         }))
     }
 
-    /// Gives a worker a thread on `cpu`.
-    fn start_worker(&mut self, worker: Worker, spin: Spin, cpu: usize) -> std::io::Result<()> {
-        let (index, shared) = (worker.index, Arc::clone(&self.shared));
-        let event_loop = EventLoop::new(worker, spin)?;
+    /// Gives a worker a thread.
+    fn start_worker(&mut self, worker: Worker, spin: Spin, place: Place) -> std::io::Result<()> {
+        let index = worker.index;
+        let event_loop = EventLoop::new(worker, spin, place)?;
         let thread = std::thread::Builder::new()
             .name(format!("weft-worker-{index}"))
             .spawn(move || {
-                match weft_sys::affinity::pin(cpu) {
-                    Ok(()) => {
-                        let pinned = &shared.counters[index].cpu;
-                        pinned.store(cpu as u64 + 1, Ordering::Relaxed);
-                    }
-                    Err(error) => tracing::warn!(cpu, %error, "the worker is not pinned"),
-                }
                 if let Err(error) = weft_sys::affinity::ask_for_slice(SLICE) {
                     tracing::info!(
                         worker = index, %error,

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// The kernel flow cache: established TCP flows that weft's workers have decided about go from
-// sandbox to underlay, and back, without leaving the kernel. Bytes on the wire are the VXLAN that
-// the workers send (RFC 7348), so the other end needs none of this.
+// The kernel flow cache: established TCP flows, and exchanges of UDP datagrams, that weft's workers
+// have decided about go from sandbox to underlay, and back, without leaving the kernel. Bytes on the
+// wire are the VXLAN that the workers send (RFC 7348), so the other end needs none of this.
 //
 //   sandbox eth0, egress   leave   known flow? -> out by the sandbox's second device, eth1
 //   host's end of eth1     push    write the VXLAN headers, to the underlay; or to another sandbox
 //   underlay, ingress      pop     strip the headers of a known flow, into the sandbox by eth1
-//   merging device         sink    nothing is for it
+//   weft0, egress          enter   a client of a published port: both of what leave and push do
+//   merging device         sink    answers to such clients, into the host; nothing else is for it
 //
 // Devices deliver packets of the underlay's MTU, and the kernel merges what is in tunnels only at a
 // port that a tunnel device of its own has. So flows of the kernel go to a second port, where there is
@@ -17,8 +18,14 @@
 // worker reads (but for what is between the two devices of its sandbox when its entry becomes stale). Workers keep every decision. Entries say which flow they are for, which
 // tables they were made of (an epoch of the network: once it has moved on, each entry is stale at
 // once), and what to write: headers of the tunnel, and for a flow to a virtual address that of the
-// replica in its place, and back. What opens or ends a connection, carries options, is a fragment or
-// is larger than the path takes is always a miss.
+// replica in its place, and back. What opens or ends a connection, carries options, is a fragment, is
+// several datagrams in one, or is larger than the path takes is always a miss.
+//
+// Answers to clients outside go on by the host: its connection tracking undoes what led the client to
+// weft0, and its routes lead them on. What `pop` makes of a super-frame keeps the marks of a tunnel,
+// which no device outside may see. So these go past `pop`, which has looked at them, to the merging
+// device: the kernel strips their headers as it does for any tunnel, marks and all, and `sink` gives
+// them to weft0 as if a worker had written them there.
 //
 // Entries are found by the number of the sandbox, which the filters carry as their class
 // (`struct qdisc_skb_cb`, set by cls_bpf before each run): what happens in a sandbox's own
@@ -65,9 +72,21 @@
 // the self-test then finds IPv6 to be left to the workers.
 #define DECAP_L3_IPV6 (1ULL << 8)
 
+// Of Ethernet, IPv6 and TCP: as much as is read of a packet.
+#define INNER_HEADERS 74
+
 // How long a socket may send nothing but what it has sent before, in ns: beyond two time-outs of the
 // least length, 200 and 400 ms.
 #define STUCK_AFTER 1000000000ULL
+
+// Number of weft0 among those of sandboxes; `MESH_NUMBER` of entry.rs.
+#define MESH 65501
+
+// No verdict of tc: the datagram is for the device of the second port.
+#define BY_DEVICE (TC_ACT_UNSPEC - 1)
+
+// Of `flow_key.scope`, where the protocol begins.
+#define PROTOCOL 24
 
 #define FLOWS 131072
 #define NETWORKS 16384
@@ -80,7 +99,7 @@ struct vxlan_header {
 
 // What a packet is found by. Addresses are IPv6, or IPv4 mapped into it (RFC 4291 section 2.5.5.2).
 struct flow_key {
-	__u32 scope; // out: number of the sandbox; in: number of the network
+	__u32 scope; // out: number of the sandbox; in: number of the network; above 24 bits, the protocol
 	__be16 sport;
 	__be16 dport;
 	__be32 saddr[4];
@@ -93,21 +112,28 @@ enum rewrite_side {
 	REWRITE_DESTINATION,
 };
 
-// The end of a flow that gets another address and port on the way.
+// The end of a flow that gets another address and port on the way, and the port that the other end gets.
 struct rewrite {
 	__be32 addr[4];
 	__be16 port;
+	__be16 other_port; // 0: it stays
 	__u8 side;
-	__u8 unused;
+	__u8 unused[3];
 };
 
-// Where a flow goes from its sandbox.
+// Hardware addresses, as they lie in a frame.
+struct hardware {
+	__u8 to[ETH_ALEN];
+	__u8 from[ETH_ALEN];
+};
+
+// Where a flow goes from its sandbox, or from weft0.
 struct out_entry {
 	__u32 record;    // of `records`
 	__u32 network;   // of `epochs`
 	__u32 epoch;     // that the entry was made at
 	__u32 second;    // the sandbox's second device, inside of it
-	__u32 device;    // the underlay's device, or the host's end of the other sandbox's second one
+	__u32 device;    // the underlay's device, weft0, or the host's end of another sandbox's second one
 	__u32 other;     // number of the sandbox that it goes to on this node; 0: to another node
 	__be32 next_hop; // on the underlay
 	__be32 saddr;    // outer addresses
@@ -115,8 +141,7 @@ struct out_entry {
 	__be16 sport; // outer ports
 	__be16 dport;
 	__be32 vni; // as in the header
-	__u8 to[6]; // inner hardware addresses
-	__u8 from[6];
+	struct hardware hardware; // of what is inside; on this node of flows from and to weft0 only
 	__u16 largest; // IP packet that fits, in bytes
 	__u8 class;    // outer traffic class, as far as it is not the inner one
 	__u8 keep;     // bits that are taken from the inner one; those of ECN always (RFC 6040)
@@ -128,12 +153,13 @@ struct in_entry {
 	__u32 record;
 	__u32 network;
 	__u32 epoch;
-	__u32 device;   // the host's end of the sandbox's second device
+	__u32 device;   // the host's end of the sandbox's second device, or weft0
 	__u32 underlay; // the device that leads to the node that may send it
 	__be32 saddr;   // that node
 	__be32 daddr; // of this node
 	__be16 dport;
-	__u16 unused;
+	__u16 by_device; // it goes to weft0, by the device of the second port
+	struct hardware hardware; // written where it is so
 	struct rewrite rewrite;
 };
 
@@ -276,11 +302,13 @@ static __always_inline union second_port second_port(void)
 struct packet {
 	struct flow_key key;
 	__u32 len;     // of the IP packet, by its own header
-	__u32 headers; // of IP and TCP
-	__u32 seq;
+	__u32 headers; // of IP and what is in it
+	__u32 seq;     // of TCP
 	__u32 ack;
 	__u8 class;    // traffic class
 	bool ipv4;
+	bool udp;
+	bool summed;   // has a checksum
 };
 
 static __always_inline bool plain(const struct tcphdr *tcp)
@@ -288,19 +316,50 @@ static __always_inline bool plain(const struct tcphdr *tcp)
 	return !(((const __u8 *)tcp)[TCP_FLAGS_OFFSET] & TCP_FIN_SYN_RST);
 }
 
-// Reads the Ethernet frame at `offset`; false for everything but TCP within a connection.
+// Reads what the IP packet has in it; false for everything but TCP within a connection and UDP.
+static __always_inline bool read_transport(void *data, void *end, __u32 ip, __u8 protocol,
+					   struct packet *packet)
+{
+	struct tcphdr *tcp = data;
+	struct udphdr *udp = data;
+
+	packet->key.scope = (__u32)protocol << PROTOCOL;
+	packet->udp = protocol == IPPROTO_UDP;
+	if (packet->udp) {
+		// All of the packet, as a worker looks at what is behind the datagram (RFC 9868). IPv6 has
+		// no datagram without a checksum but in tunnels (RFC 6935).
+		if ((void *)(udp + 1) > end || bpf_ntohs(udp->len) < sizeof(*udp) ||
+		    ip + bpf_ntohs(udp->len) != packet->len || (!packet->ipv4 && !udp->check))
+			return false;
+		packet->headers = ip + sizeof(*udp);
+		packet->summed = udp->check;
+		packet->key.sport = udp->source;
+		packet->key.dport = udp->dest;
+		return true;
+	}
+	if (protocol != IPPROTO_TCP || (void *)(tcp + 1) > end || !plain(tcp))
+		return false;
+	packet->headers = ip + tcp->doff * 4;
+	packet->summed = true;
+	packet->seq = bpf_ntohl(tcp->seq);
+	packet->ack = bpf_ntohl(tcp->ack_seq);
+	packet->key.sport = tcp->source;
+	packet->key.dport = tcp->dest;
+	return true;
+}
+
+// Reads the Ethernet frame at `data`, and its key but for the scope's number; false for what no entry
+// is about.
 static __always_inline bool read_packet(void *data, void *end, struct packet *packet)
 {
 	struct ethhdr *eth = data;
-	struct tcphdr *tcp;
 
 	if ((void *)(eth + 1) > end)
 		return false;
 	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = (void *)(eth + 1);
 
-		if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl != 5 ||
-		    ip->protocol != IPPROTO_TCP || ip->ttl <= 1 ||
+		if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl != 5 || ip->ttl <= 1 ||
 		    ip->frag_off & bpf_htons(MORE_FRAGMENTS | FRAGMENT_OFFSET))
 			return false;
 		packet->ipv4 = true;
@@ -311,31 +370,27 @@ static __always_inline bool read_packet(void *data, void *end, struct packet *pa
 		packet->key.saddr[2] = packet->key.daddr[2] = bpf_htonl(0xffff);
 		packet->key.saddr[3] = ip->saddr;
 		packet->key.daddr[3] = ip->daddr;
-		tcp = (void *)(ip + 1);
-	} else if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {
+		return read_transport(ip + 1, end, sizeof(*ip), ip->protocol, packet);
+	}
+	if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr *ip = (void *)(eth + 1);
 
-		if ((void *)(ip + 1) > end || ip->version != 6 || ip->nexthdr != IPPROTO_TCP ||
-		    ip->hop_limit <= 1)
+		if ((void *)(ip + 1) > end || ip->version != 6 || ip->hop_limit <= 1)
 			return false;
 		packet->ipv4 = false;
 		packet->len = sizeof(*ip) + bpf_ntohs(ip->payload_len);
 		packet->class = ip->priority << 4 | ip->flow_lbl[0] >> 4;
 		__builtin_memcpy(packet->key.saddr, &ip->saddr, sizeof(packet->key.saddr));
 		__builtin_memcpy(packet->key.daddr, &ip->daddr, sizeof(packet->key.daddr));
-		tcp = (void *)(ip + 1);
-	} else {
-		return false;
+		return read_transport(ip + 1, end, sizeof(*ip), ip->nexthdr, packet);
 	}
-	if ((void *)(tcp + 1) > end || !plain(tcp))
-		return false;
-	packet->headers =
-		(packet->ipv4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) + tcp->doff * 4;
-	packet->seq = bpf_ntohl(tcp->seq);
-	packet->ack = bpf_ntohl(tcp->ack_seq);
-	packet->key.sport = tcp->source;
-	packet->key.dport = tcp->dest;
-	return true;
+	return false;
+}
+
+// Several datagrams in one: a stream of them, which workers carry faster. Devices cut it, or do not.
+static __always_inline bool many_datagrams(const struct __sk_buff *skb, const struct packet *packet)
+{
+	return packet->udp && skb->gso_size;
 }
 
 // Whether a packet passes at its size: each segment of a super-frame, or the whole of another.
@@ -343,9 +398,10 @@ static __always_inline bool fits(const struct __sk_buff *skb, const struct packe
 				 __u32 largest)
 {
 	// The outer length has 16 bits.
-	if (skb->len + OVERHEAD - ETH_HLEN > 0xffff)
+	if (skb->len + OVERHEAD - ETH_HLEN > 0xffff || many_datagrams(skb, packet))
 		return false;
-	if (skb->gso_segs > 1)
+	// 0: not counted yet, as of what a virtual machine's device brings.
+	if (skb->gso_size && skb->gso_segs != 1)
 		return skb->gso_size + packet->headers <= largest;
 	return skb->len - ETH_HLEN <= largest;
 }
@@ -356,7 +412,7 @@ static __always_inline bool ready(const struct flow_key *key, const struct rewri
 				  __u32 sandbox)
 {
 	struct flow_key back = {
-		.scope = sandbox,
+		.scope = sandbox | (key->scope >> PROTOCOL << PROTOCOL),
 		.sport = key->dport,
 		.dport = key->sport,
 	};
@@ -369,9 +425,13 @@ static __always_inline bool ready(const struct flow_key *key, const struct rewri
 	if (rewrite->side == REWRITE_DESTINATION) {
 		__builtin_memcpy(back.saddr, rewrite->addr, sizeof(back.saddr));
 		back.sport = rewrite->port;
+		if (rewrite->other_port)
+			back.dport = rewrite->other_port;
 	} else if (rewrite->side == REWRITE_SOURCE) {
 		__builtin_memcpy(back.daddr, rewrite->addr, sizeof(back.daddr));
 		back.dport = rewrite->port;
+		if (rewrite->other_port)
+			back.sport = rewrite->other_port;
 	}
 	answers = bpf_map_lookup_elem(&out_flows, &back);
 	if (!answers)
@@ -417,7 +477,7 @@ int leave(struct __sk_buff *skb)
 
 	if (!read_packet((void *)(long)skb->data, (void *)(long)skb->data_end, &packet))
 		return TC_ACT_UNSPEC;
-	packet.key.scope = skb->tc_classid;
+	packet.key.scope |= skb->tc_classid;
 	entry = bpf_map_lookup_elem(&out_flows, &packet.key);
 	if (!entry)
 		return TC_ACT_UNSPEC;
@@ -426,7 +486,9 @@ int leave(struct __sk_buff *skb)
 	if (!record)
 		return TC_ACT_UNSPEC;
 	now = bpf_ktime_get_ns();
-	note_sent(record, &packet, skb->len, now);
+	// Nothing says of a datagram whether it was sent before: the agent compares both directions.
+	if (!packet.udp)
+		note_sent(record, &packet, skb->len, now);
 	if (record->socket == SOCKET_STUCK) {
 		count(NO_SOCKET);
 		return TC_ACT_UNSPEC;
@@ -456,24 +518,39 @@ int leave(struct __sk_buff *skb)
 	return bpf_redirect(entry->second, 0);
 }
 
-// Gives one end of a packet another address and port, and its checksums what becomes of them
-// (RFC 1624). The helpers know of checksums that a device is to complete: those are of the pseudo
-// header alone. Pointers into the packet are void from then on.
+// A device's sum of the whole packet has to follow where no checksum does.
+static __always_inline bool another_port(struct __sk_buff *skb, const struct packet *packet,
+					 __u32 check, __u32 at, __be16 from, const __be16 *to)
+{
+	__u64 zero = packet->udp ? BPF_F_MARK_MANGLED_0 : 0;
+
+	return from == *to ||
+	       (!bpf_l4_csum_replace(skb, check, from, *to, zero | sizeof(from)) &&
+		!bpf_skb_store_bytes(skb, at, to, sizeof(*to),
+				     packet->summed ? 0 : BPF_F_RECOMPUTE_CSUM));
+}
+
+// Gives one end of a packet another address and port, where the rewrite says so the other end another
+// port, and its checksums what becomes of them (RFC 1624). The helpers know of checksums that a device is to complete: those are of the pseudo
+// header alone. A datagram without one stays so, and none gets that by chance: its 0 is sent as ffff
+// (RFC 768). Pointers into the packet are void from then on.
 static __always_inline bool rewritten(struct __sk_buff *skb, const struct packet *packet,
 				      const struct rewrite *to)
 {
 	bool source = to->side == REWRITE_SOURCE;
 	const __be32 *from = source ? packet->key.saddr : packet->key.daddr;
 	__be16 port = source ? packet->key.sport : packet->key.dport;
-	__u32 tcp = ETH_HLEN + (packet->ipv4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr));
-	__u32 check = tcp + offsetof(struct tcphdr, check);
+	__u32 ports = ETH_HLEN + (packet->ipv4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr));
+	__u32 check = ports + (packet->udp ? offsetof(struct udphdr, check) :
+					     offsetof(struct tcphdr, check));
+	__u64 zero = packet->udp ? BPF_F_MARK_MANGLED_0 : 0;
 	__u32 at = ETH_HLEN;
 	__u32 diff;
 
 	if (packet->ipv4) {
 		at += source ? offsetof(struct iphdr, saddr) : offsetof(struct iphdr, daddr);
 		if (bpf_l4_csum_replace(skb, check, from[3], to->addr[3],
-					BPF_F_PSEUDO_HDR | sizeof(to->addr[3])) ||
+					zero | BPF_F_PSEUDO_HDR | sizeof(to->addr[3])) ||
 		    bpf_l3_csum_replace(skb, ETH_HLEN + offsetof(struct iphdr, check), from[3],
 					to->addr[3], sizeof(to->addr[3])) ||
 		    bpf_skb_store_bytes(skb, at, &to->addr[3], sizeof(to->addr[3]), 0))
@@ -482,18 +559,22 @@ static __always_inline bool rewritten(struct __sk_buff *skb, const struct packet
 		at += source ? offsetof(struct ipv6hdr, saddr) : offsetof(struct ipv6hdr, daddr);
 		diff = bpf_csum_diff((void *)from, sizeof(to->addr), (void *)to->addr,
 				     sizeof(to->addr), 0);
-		if (bpf_l4_csum_replace(skb, check, 0, diff, BPF_F_PSEUDO_HDR) ||
+		if (bpf_l4_csum_replace(skb, check, 0, diff, zero | BPF_F_PSEUDO_HDR) ||
 		    bpf_skb_store_bytes(skb, at, to->addr, sizeof(to->addr), 0))
 			return false;
 		// The helper changes a device's sum of the whole packet (CHECKSUM_COMPLETE) as is
 		// right for IPv4. Here address and checksum cancel each other: that sum stays.
 		bpf_csum_update(skb, diff);
 	}
-	if (port == to->port)
+	// Both protocols begin with their ports.
+	at = ports + (source ? offsetof(struct udphdr, source) : offsetof(struct udphdr, dest));
+	if (!another_port(skb, packet, check, at, port, &to->port))
+		return false;
+	if (!to->other_port)
 		return true;
-	at = tcp + (source ? offsetof(struct tcphdr, source) : offsetof(struct tcphdr, dest));
-	return !bpf_l4_csum_replace(skb, check, port, to->port, sizeof(port)) &&
-	       !bpf_skb_store_bytes(skb, at, &to->port, sizeof(port), 0);
+	port = source ? packet->key.dport : packet->key.sport;
+	at = ports + (source ? offsetof(struct udphdr, dest) : offsetof(struct udphdr, source));
+	return another_port(skb, packet, check, at, port, &to->other_port);
 }
 
 static __always_inline void note_out(struct record *record, __u64 now, __u32 len)
@@ -528,51 +609,25 @@ static __always_inline __u16 header_checksum(const struct iphdr *ip)
 	return fold(sum);
 }
 
-// What arrives from a sandbox at the host's end of its second device, before the bridge has it.
-SEC("classifier")
-int push(struct __sk_buff *skb)
+// Writes the hardware addresses of a frame.
+static __always_inline bool addressed(struct __sk_buff *skb, const struct hardware *hardware)
+{
+	return !bpf_skb_store_bytes(skb, 0, hardware, sizeof(*hardware), 0);
+}
+
+// Writes the headers of the tunnel around a frame of `len` bytes, and sends it to the underlay.
+static __always_inline int encapsulate(struct __sk_buff *skb, const struct packet *packet,
+				       const struct out_entry *entry, struct record *record,
+				       __u32 len, __u64 now)
 {
 	struct bpf_redir_neigh hop = {};
-	struct packet packet = {};
-	struct out_entry *entry;
 	struct outer outer = {};
-	struct record *record;
-	__u32 len = skb->len;
-	__u32 number, device;
-	__u64 now;
+	__u32 device = entry->device;
 
-	if (!read_packet((void *)(long)skb->data, (void *)(long)skb->data_end, &packet))
-		return TC_ACT_UNSPEC;
-	packet.key.scope = skb->tc_classid;
-	entry = bpf_map_lookup_elem(&out_flows, &packet.key);
-	if (!entry)
-		return TC_ACT_UNSPEC;
-	now = bpf_ktime_get_ns();
-	// `leave` has looked at both. The entry may have become stale since, or a program in the sandbox
-	// sends by this device itself: the bridge takes neither.
-	if (!holds(entry->network, entry->epoch, now) || !fits(skb, &packet, entry->largest)) {
-		count(FAILED);
-		return TC_ACT_UNSPEC;
-	}
-	number = entry->record;
-	record = bpf_map_lookup_elem(&records, &number);
-	if (!record)
-		return TC_ACT_UNSPEC;
-	device = entry->device;
-	if (entry->rewrite.side && !rewritten(skb, &packet, &entry->rewrite)) {
-		count(FAILED);
-		return TC_ACT_SHOT;
-	}
-	if (entry->other) {
-		note_out(record, now, len);
-		count(LOCAL_HIT);
-		bpf_skb_change_type(skb, PACKET_HOST);
-		return bpf_redirect_peer(device, 0);
-	}
 	outer.eth.h_proto = bpf_htons(ETH_P_IP);
 	outer.ip.version = 4;
 	outer.ip.ihl = 5;
-	outer.ip.tos = entry->class | (packet.class & entry->keep);
+	outer.ip.tos = entry->class | (packet->class & entry->keep);
 	outer.ip.tot_len = bpf_htons(len + OVERHEAD - ETH_HLEN);
 	outer.ip.frag_off = bpf_htons(DO_NOT_FRAGMENT);
 	outer.ip.ttl = 64;
@@ -585,9 +640,9 @@ int push(struct __sk_buff *skb)
 	outer.udp.len = bpf_htons(len + sizeof(outer.udp) + sizeof(outer.vxlan));
 	outer.vxlan.flags = VXLAN_I;
 	outer.vxlan.vni = entry->vni;
-	__builtin_memcpy(outer.inner.h_dest, entry->to, ETH_ALEN);
-	__builtin_memcpy(outer.inner.h_source, entry->from, ETH_ALEN);
-	outer.inner.h_proto = packet.ipv4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
+	__builtin_memcpy(outer.inner.h_dest, entry->hardware.to, ETH_ALEN);
+	__builtin_memcpy(outer.inner.h_source, entry->hardware.from, ETH_ALEN);
+	outer.inner.h_proto = packet->ipv4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
 	hop.nh_family = AF_INET;
 	hop.ipv4_nh = entry->next_hop;
 	// The kernel's own marks for UDP tunnels, so that devices cut super-frames, tunnel and all.
@@ -607,10 +662,122 @@ int push(struct __sk_buff *skb)
 	return bpf_redirect_neigh(device, &hop, sizeof(hop), 0);
 }
 
-// Whether these are datagrams that the kernel has merged for the socket, and not one super-frame.
+// What arrives from a sandbox at the host's end of its second device, before the bridge has it.
+SEC("classifier")
+int push(struct __sk_buff *skb)
+{
+	struct packet packet = {};
+	struct out_entry *entry;
+	struct record *record;
+	__u32 len = skb->len;
+	__u32 number, device;
+	__u64 now;
+
+	if (!read_packet((void *)(long)skb->data, (void *)(long)skb->data_end, &packet))
+		return TC_ACT_UNSPEC;
+	packet.key.scope |= skb->tc_classid;
+	entry = bpf_map_lookup_elem(&out_flows, &packet.key);
+	if (!entry)
+		return TC_ACT_UNSPEC;
+	now = bpf_ktime_get_ns();
+	// `leave` has looked at both. The entry may have become stale since, or a program in the sandbox
+	// sends by this device itself: the bridge takes neither.
+	if (!holds(entry->network, entry->epoch, now) || !fits(skb, &packet, entry->largest)) {
+		count(FAILED);
+		return TC_ACT_UNSPEC;
+	}
+	number = entry->record;
+	record = bpf_map_lookup_elem(&records, &number);
+	if (!record)
+		return TC_ACT_UNSPEC;
+	device = entry->device;
+	if (entry->rewrite.side && !rewritten(skb, &packet, &entry->rewrite)) {
+		count(FAILED);
+		return TC_ACT_SHOT;
+	}
+	if (entry->other == MESH) {
+		// The host takes it for its own by this address, and leads it on to the client.
+		if (!addressed(skb, &entry->hardware)) {
+			count(FAILED);
+			return TC_ACT_SHOT;
+		}
+		note_out(record, now, len);
+		count(LOCAL_HIT);
+		return bpf_redirect(device, BPF_F_INGRESS);
+	}
+	if (entry->other) {
+		note_out(record, now, len);
+		count(LOCAL_HIT);
+		bpf_skb_change_type(skb, PACKET_HOST);
+		return bpf_redirect_peer(device, 0);
+	}
+	return encapsulate(skb, &packet, entry, record, len, now);
+}
+
+// What the host sends into weft0, before the TAP has it: packets of clients outside, forwarded.
+SEC("classifier")
+int enter(struct __sk_buff *skb)
+{
+	struct packet packet = {};
+	struct out_entry *entry;
+	struct record *record;
+	__u32 len = skb->len;
+	__u32 number, device;
+	__u64 now;
+
+	if (!read_packet((void *)(long)skb->data, (void *)(long)skb->data_end, &packet))
+		return TC_ACT_UNSPEC;
+	packet.key.scope |= skb->tc_classid;
+	entry = bpf_map_lookup_elem(&out_flows, &packet.key);
+	if (!entry)
+		return TC_ACT_UNSPEC;
+	number = entry->record;
+	record = bpf_map_lookup_elem(&records, &number);
+	if (!record)
+		return TC_ACT_UNSPEC;
+	now = bpf_ktime_get_ns();
+	note_sent(record, &packet, len, now);
+	if (record->socket == SOCKET_STUCK) {
+		count(NO_SOCKET);
+		return TC_ACT_UNSPEC;
+	}
+	// There is no socket here: the host takes answers from weft0, whoever brings them.
+	if (record->socket != SOCKET_FREE)
+		record->socket = SOCKET_FREE;
+	if (!holds(entry->network, entry->epoch, now)) {
+		count(STALE);
+		return TC_ACT_UNSPEC;
+	}
+	if (entry->other && !ready(&packet.key, &entry->rewrite, entry->other)) {
+		count(NO_SOCKET);
+		return TC_ACT_UNSPEC;
+	}
+	if (!fits(skb, &packet, entry->largest)) {
+		count(TOO_LARGE);
+		return TC_ACT_UNSPEC;
+	}
+	device = entry->device;
+	if (entry->rewrite.side && !rewritten(skb, &packet, &entry->rewrite)) {
+		count(FAILED);
+		return TC_ACT_SHOT;
+	}
+	if (!entry->other)
+		return encapsulate(skb, &packet, entry, record, len, now);
+	// Where packets leave there is no way straight to a peer. The sandbox takes what comes by the
+	// device in between for its own by the device's address.
+	if (!addressed(skb, &entry->hardware)) {
+		count(FAILED);
+		return TC_ACT_SHOT;
+	}
+	note_out(record, now, len);
+	count(LOCAL_HIT);
+	return bpf_redirect(device, 0);
+}
+
+// Whether these are datagrams that the kernel has merged, outer or inner ones, and not one super-frame.
 static __always_inline bool merged(const struct __sk_buff *skb, const struct packet *packet)
 {
-	return skb->len != OVERHEAD + ETH_HLEN + packet->len;
+	return skb->len != OVERHEAD + ETH_HLEN + packet->len || many_datagrams(skb, packet);
 }
 
 // Strips the headers of a flow that is known, and delivers what is inside.
@@ -628,10 +795,9 @@ static __always_inline int carry_in(struct __sk_buff *skb)
 	__u64 now;
 
 	if (data + sizeof(*outer) > end) {
-		// Headers in pages: rare, and never of what is no datagram of a tunnel's size.
-		if (skb->len < sizeof(*outer) + sizeof(struct ipv6hdr) + sizeof(struct tcphdr) ||
-		    bpf_skb_pull_data(skb, sizeof(*outer) + sizeof(struct ipv6hdr) +
-						   sizeof(struct tcphdr)))
+		// Headers in pages: rare. A datagram may be shorter than they can be.
+		len = sizeof(*outer) + sizeof(struct ipv6hdr) + sizeof(struct tcphdr);
+		if (bpf_skb_pull_data(skb, len < skb->len ? len : skb->len))
 			return TC_ACT_UNSPEC;
 		data = (void *)(long)skb->data;
 		end = (void *)(long)skb->data_end;
@@ -646,7 +812,7 @@ static __always_inline int carry_in(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	if (!read_packet(&outer->inner, end, &packet))
 		return TC_ACT_UNSPEC;
-	packet.key.scope = bpf_ntohl(outer->vxlan.vni) >> 8;
+	packet.key.scope |= bpf_ntohl(outer->vxlan.vni) >> 8;
 	entry = bpf_map_lookup_elem(&in_flows, &packet.key);
 	if (!entry)
 		return TC_ACT_UNSPEC;
@@ -678,6 +844,9 @@ static __always_inline int carry_in(struct __sk_buff *skb)
 		count(MARKED);
 		return TC_ACT_UNSPEC;
 	}
+	// By the port of the data path there is no device: a worker takes it.
+	if (entry->by_device)
+		return outer->udp.dest == second.port ? BY_DEVICE : TC_ACT_UNSPEC;
 	inner = outer->inner;
 	device = entry->device;
 	len = ETH_HLEN + packet.len;
@@ -752,15 +921,61 @@ int pop(struct __sk_buff *skb)
 {
 	int verdict = carry_in(skb);
 
+	if (verdict == BY_DEVICE)
+		return TC_ACT_UNSPEC;
 	return verdict == TC_ACT_UNSPEC ? hand_over(skb) : verdict;
 }
 
-// What reaches the device of the second port past `pop`: no node has sent it by a way that is known.
+// What reaches the device of the second port: answers to a client outside, stripped of their headers by
+// the kernel, that `pop` has let pass. No node has sent anything else by a way that is known.
 SEC("classifier")
 int sink(struct __sk_buff *skb)
 {
-	(void)skb;
-	return TC_ACT_SHOT;
+	void *data = (void *)(long)skb->data;
+	void *end = (void *)(long)skb->data_end;
+	struct bpf_tunnel_key tunnel = {};
+	struct packet packet = {};
+	struct in_entry *entry;
+	struct record *record;
+	__u32 number, device, len;
+	__u64 now;
+
+	if (data + INNER_HEADERS > end) {
+		// The shortest packet is shorter, and may be whole already.
+		len = skb->len < INNER_HEADERS ? skb->len : INNER_HEADERS;
+		if (bpf_skb_pull_data(skb, len))
+			return TC_ACT_SHOT;
+		data = (void *)(long)skb->data;
+		end = (void *)(long)skb->data_end;
+	}
+	// The first form of the structure, which every kernel knows; addresses in the host's byte order.
+	if (!read_packet(data, end, &packet) ||
+	    bpf_skb_get_tunnel_key(skb, &tunnel, offsetof(struct bpf_tunnel_key, remote_ipv6[1]),
+				   0))
+		return TC_ACT_SHOT;
+	packet.key.scope |= tunnel.tunnel_id;
+	entry = bpf_map_lookup_elem(&in_flows, &packet.key);
+	if (!entry || !entry->by_device || entry->saddr != bpf_htonl(tunnel.remote_ipv4))
+		return TC_ACT_SHOT;
+	now = bpf_ktime_get_ns();
+	number = entry->record;
+	record = bpf_map_lookup_elem(&records, &number);
+	if (!record || !holds(entry->network, entry->epoch, now)) {
+		count(FAILED);
+		return TC_ACT_SHOT;
+	}
+	device = entry->device;
+	len = ETH_HLEN + packet.len;
+	if ((entry->rewrite.side && !rewritten(skb, &packet, &entry->rewrite)) ||
+	    !addressed(skb, &entry->hardware)) {
+		count(FAILED);
+		return TC_ACT_SHOT;
+	}
+	__sync_fetch_and_add(&record->in_bytes, len);
+	__sync_fetch_and_add(&record->in_packets, 1);
+	record->last = now;
+	count(IN_HIT);
+	return bpf_redirect(device, BPF_F_INGRESS);
 }
 
 char _license[] SEC("license") = "Dual MIT/GPL";

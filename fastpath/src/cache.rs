@@ -9,6 +9,7 @@ use weft_sys::kernel_words::KernelWords;
 use weft_sys::netlink::{Hook, Netlink, NetlinkError};
 
 use crate::counters::{Event, EventCounts};
+use crate::entry::MESH_NUMBER;
 use crate::installer::Installer;
 use crate::record::{Epochs, FLOWS, Heartbeat, NETWORKS, Records, SecondPort};
 
@@ -46,6 +47,7 @@ pub struct FlowCache {
     leave: ProgramFd,
     push: ProgramFd,
     pop: ProgramFd,
+    enter: ProgramFd,
     sink: ProgramFd,
     out: u32,
     inward: u32,
@@ -85,6 +87,7 @@ impl FlowCache {
         let leave = program(&mut object, "leave")?;
         let push = program(&mut object, "push")?;
         let pop = program(&mut object, "pop")?;
+        let enter = program(&mut object, "enter")?;
         let sink = program(&mut object, "sink")?;
         let (out, inward) = (
             map(&mut object, "out_flows")?,
@@ -106,6 +109,7 @@ impl FlowCache {
             leave,
             push,
             pop,
+            enter,
             sink,
             out: installer.0,
             inward: installer.1,
@@ -128,8 +132,8 @@ impl FlowCache {
 
     /// Puts the programs in front of the devices of a sandbox with this number, which flows name as
     /// [`Scope::Out`](crate::Scope::Out): its first device, seen by `inside`, and the host's end of
-    /// the second one, seen by `host`. [`SELF_TEST_NUMBERS`](crate::selftest::SELF_TEST_NUMBERS) are
-    /// not for sandboxes.
+    /// the second one, seen by `host`. [`SELF_TEST_NUMBERS`](crate::selftest::SELF_TEST_NUMBERS) and
+    /// [`MESH_NUMBER`] are not for sandboxes.
     ///
     /// # Errors
     /// [`NetlinkError`].
@@ -152,7 +156,17 @@ impl FlowCache {
         links.set_program(device, Hook::Ingress, &self.pop, 0)
     }
 
-    /// Closes the device that the second port belongs to: what reaches it by itself is for nobody.
+    /// Puts the program in front of `weft0`, by which clients of published ports come: flows name it
+    /// as [`Scope::Out`](crate::Scope::Out) of [`MESH_NUMBER`].
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub fn attach_mesh(&self, links: &mut Netlink, device: &str) -> Result<(), NetlinkError> {
+        links.set_program(device, Hook::Egress, &self.enter, MESH_NUMBER)
+    }
+
+    /// Closes the device that the second port belongs to: what reaches it by itself is for nobody, but
+    /// for flows whose entries say so ([`InEntry::by_device`](crate::InEntry::by_device)).
     ///
     /// # Errors
     /// [`NetlinkError`].

@@ -11,7 +11,7 @@ pub enum Event {
     Local,
     /// To the workers: the entry is of tables that have changed, or the agent is gone.
     Stale,
-    /// To the workers: larger than the path takes.
+    /// To the workers: larger than the path takes, or several datagrams in one.
     TooLarge,
     /// To the workers: no socket of the sandbox's own that takes packets from any device, or one that
     /// what is carried does not help.

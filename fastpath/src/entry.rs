@@ -12,7 +12,7 @@ use crate::record::RecordId;
 /// Within what a flow's addresses are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
-    /// It leaves the sandbox of this number.
+    /// It leaves the sandbox of this number, or `weft0` ([`MESH_NUMBER`]).
     Out(u16),
     /// It comes from another node, on this network.
     In(Vni),
@@ -23,21 +23,37 @@ pub enum Scope {
 pub struct FlowKey {
     /// Where its addresses mean something.
     pub scope: Scope,
-    /// Addresses and ports of this direction; always TCP.
+    /// Addresses and ports of this direction, TCP or UDP.
     pub flow: FiveTuple,
 }
+
+/// Bits of a scope's number; the protocol is above them.
+const SCOPE_BITS: u32 = 24;
 
 /// Bytes of a [`FlowKey`].
 pub(crate) const KEY: usize = 40;
 /// Bytes of an [`OutEntry`].
-pub(crate) const OUT: usize = 80;
+pub(crate) const OUT: usize = 84;
 /// Bytes of an [`InEntry`].
-pub(crate) const IN: usize = 52;
+pub(crate) const IN: usize = 68;
+
+/// Number of `weft0` among those of sandboxes: what leaves by it is of clients outside. `MESH` of
+/// `bpf/weft.bpf.c`.
+pub const MESH_NUMBER: u16 = 65_501;
 
 /// The bits of a traffic class that are always those of the frame inside.
 const ECN: u8 = 3;
 
-/// Where a flow goes that leaves its sandbox.
+/// Hardware addresses that a frame is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hardware {
+    /// Its destination.
+    pub to: Mac,
+    /// Its source.
+    pub from: Mac,
+}
+
+/// Where a flow goes that leaves its sandbox, or `weft0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutEntry {
     /// Where its traffic is counted.
@@ -46,7 +62,7 @@ pub struct OutEntry {
     pub network: u32,
     /// The network's epoch when it was made.
     pub epoch: u32,
-    /// Number of the sandbox's second device, inside of it.
+    /// Number of the sandbox's second device, inside of it; nobody asks for it of a flow from `weft0`.
     pub second: u32,
     /// Largest IP packet that passes, in bytes; each segment of a super-frame counts alone.
     pub largest: u16,
@@ -56,7 +72,8 @@ pub struct OutEntry {
     pub rewrite: Option<Rewrite>,
 }
 
-/// The end of a flow that gets another address, of the same family, and another port on the way.
+/// The end of a flow that gets another address, of the same family, and another port on the way; the
+/// other end keeps its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rewrite {
     /// Which end.
@@ -65,17 +82,22 @@ pub struct Rewrite {
     pub ip: IpAddr,
     /// Its port.
     pub port: u16,
+    /// Port that the other end gets, where that is another one.
+    pub other_port: Option<u16>,
 }
 
 /// The two ways out of a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// Into another sandbox of this node.
+    /// Into another sandbox of this node, or into the host by `weft0`.
     Local {
-        /// Number of the host's end of that sandbox's second device.
+        /// Number of the host's end of that sandbox's second device, or of `weft0`.
         device: u32,
-        /// Number of that sandbox.
+        /// Number of that sandbox, or [`MESH_NUMBER`].
         other: u16,
+        /// Of flows from and to `weft0`, whose receivers look at it: that of the sandbox's second
+        /// device, or of `weft0`.
+        hardware: Option<Hardware>,
     },
     /// To another node.
     Remote {
@@ -107,7 +129,7 @@ pub struct InEntry {
     pub network: u32,
     /// The network's epoch when it was made.
     pub epoch: u32,
-    /// Number of the host's end of the sandbox's second device.
+    /// Number of the host's end of the sandbox's second device, or of `weft0`.
     pub device: u32,
     /// Number of the device that leads to that node: what comes by another one, a worker looks at.
     pub underlay: u32,
@@ -115,6 +137,9 @@ pub struct InEntry {
     pub from: Ipv4Addr,
     /// This node's VTEP.
     pub to: SocketAddrV4,
+    /// It goes to `weft0`, with these addresses, once the device of the second port has taken it out
+    /// of the tunnel. By the data path's port it goes to a worker.
+    pub by_device: Option<Hardware>,
     /// What another address is given before it is delivered.
     pub rewrite: Option<Rewrite>,
 }
@@ -141,14 +166,22 @@ impl Fields<'_> {
         self.put(&ip.octets());
     }
 
+    /// `struct hardware`.
+    fn hardware(&mut self, hardware: Option<Hardware>) {
+        let [to, from] = hardware.map_or([[0; 6]; 2], |hardware| [hardware.to.0, hardware.from.0]);
+        self.put(&to);
+        self.put(&from);
+    }
+
     /// `struct rewrite`; where there is none, it stays empty.
     fn rewrite(&mut self, rewrite: Option<Rewrite>) {
-        let Some(Rewrite { side, ip, port }) = rewrite else {
+        let Some(rewrite) = rewrite else {
             return;
         };
-        self.ip(ip);
-        self.put(&port.to_be_bytes());
-        let side = match side {
+        self.ip(rewrite.ip);
+        self.put(&rewrite.port.to_be_bytes());
+        self.put(&rewrite.other_port.unwrap_or(0).to_be_bytes());
+        let side = match rewrite.side {
             Side::Source => 1,
             Side::Destination => 2,
         };
@@ -160,10 +193,11 @@ impl FlowKey {
     pub(crate) fn to_bytes(self) -> [u8; KEY] {
         let mut bytes = [0; KEY];
         let mut fields = Fields(&mut bytes);
-        fields.number(match self.scope {
+        let number = match self.scope {
             Scope::Out(sandbox) => sandbox.into(),
             Scope::In(vni) => vni.get(),
-        });
+        };
+        fields.number(number | (u32::from(self.flow.proto) << SCOPE_BITS));
         fields.put(&self.flow.sport.to_be_bytes());
         fields.put(&self.flow.dport.to_be_bytes());
         fields.ip(self.flow.src);
@@ -180,11 +214,16 @@ impl OutEntry {
             fields.number(number);
         }
         match self.way {
-            Way::Local { device, other } => {
+            Way::Local {
+                device,
+                other,
+                hardware,
+            } => {
                 fields.number(device);
                 fields.number(other.into());
-                // No next hop, no addresses, ports, network nor hardware addresses.
-                fields.put(&[0; 32]);
+                // No next hop, no addresses, ports nor network.
+                fields.put(&[0; 20]);
+                fields.hardware(hardware);
                 fields.put(&self.largest.to_ne_bytes());
                 fields.put(&[0; 2]);
             }
@@ -206,8 +245,10 @@ impl OutEntry {
                 fields.put(&from.port().to_be_bytes());
                 fields.put(&to.port().to_be_bytes());
                 fields.put(&(vni.get() << 8).to_be_bytes());
-                fields.put(&dst_mac.0);
-                fields.put(&src_mac.0);
+                fields.hardware(Some(Hardware {
+                    to: dst_mac,
+                    from: src_mac,
+                }));
                 fields.put(&self.largest.to_ne_bytes());
                 fields.put(&match dscp {
                     Dscp::Fixed(dscp) => [dscp << 2, ECN],
@@ -231,7 +272,8 @@ impl InEntry {
         fields.put(&self.from.octets());
         fields.put(&self.to.ip().octets());
         fields.put(&self.to.port().to_be_bytes());
-        fields.put(&[0; 2]);
+        fields.put(&u16::from(self.by_device.is_some()).to_ne_bytes());
+        fields.hardware(self.by_device);
         fields.rewrite(self.rewrite);
         bytes
     }
@@ -256,7 +298,7 @@ mod tests {
             flow,
         };
         let bytes = key.to_bytes();
-        assert_eq!(bytes[..4], 0x0001_0203_u32.to_ne_bytes());
+        assert_eq!(bytes[..4], 0x0601_0203_u32.to_ne_bytes());
         assert_eq!(bytes[4..8], [0x12, 0x34, 0, 80]);
         assert_eq!(
             bytes[8..24],
@@ -264,6 +306,13 @@ mod tests {
         );
         assert_eq!(bytes[24..26], [0xfd, 0]);
         assert_eq!(bytes[39], 3);
+        let datagrams = FlowKey {
+            scope: Scope::Out(0x0203),
+            flow: FiveTuple { proto: 17, ..flow },
+        };
+        let other = datagrams.to_bytes();
+        assert_eq!(other[..4], 0x1100_0203_u32.to_ne_bytes());
+        assert_eq!(other[4..], bytes[4..]);
 
         let out = OutEntry {
             record: RecordId(7),
@@ -285,6 +334,7 @@ mod tests {
                 side: Side::Destination,
                 ip: flow.src,
                 port: 8080,
+                other_port: None,
             }),
         };
         let bytes = out.to_bytes();
@@ -301,12 +351,13 @@ mod tests {
         assert_eq!(bytes[54..56], [0x28, 3]);
         let replica = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 2];
         assert_eq!(bytes[56..72], replica);
-        assert_eq!(bytes[72..], [0x1f, 0x90, 2, 0]);
+        assert_eq!(bytes[72..], [0x1f, 0x90, 0, 0, 2, 0, 0, 0]);
 
         let local = OutEntry {
             way: Way::Local {
                 device: 12,
                 other: 13,
+                hardware: None,
             },
             rewrite: None,
             ..out
@@ -316,7 +367,25 @@ mod tests {
         assert_eq!(bytes[20..24], 13_u32.to_ne_bytes());
         assert_eq!(bytes[24..56], [0; 32]);
         assert_eq!(bytes[56..58], 1450_u16.to_ne_bytes());
-        assert_eq!(bytes[58..], [0; 22]);
+        assert_eq!(bytes[58..], [0; 26]);
+
+        let hardware = Hardware {
+            to: Mac([3; 6]),
+            from: Mac([4; 6]),
+        };
+        let to_mesh = OutEntry {
+            way: Way::Local {
+                device: 12,
+                other: MESH_NUMBER,
+                hardware: Some(hardware),
+            },
+            ..local
+        };
+        let bytes = to_mesh.to_bytes();
+        assert_eq!(bytes[20..24], 65_501_u32.to_ne_bytes());
+        assert_eq!(bytes[24..44], [0; 20]);
+        assert_eq!(bytes[44..56], [3, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4]);
+        assert_eq!(bytes[56..58], 1450_u16.to_ne_bytes());
 
         let inward = InEntry {
             record: RecordId(7),
@@ -326,10 +395,12 @@ mod tests {
             underlay: 11,
             from: Ipv4Addr::new(192, 0, 2, 3),
             to: "192.0.2.2:4789".parse().unwrap(),
+            by_device: None,
             rewrite: Some(Rewrite {
                 side: Side::Source,
                 ip: flow.dst,
                 port: 80,
+                other_port: Some(0x5678),
             }),
         };
         let bytes = inward.to_bytes();
@@ -337,7 +408,24 @@ mod tests {
         assert_eq!(bytes[16..20], 11_u32.to_ne_bytes());
         let bytes = &bytes[20..];
         assert_eq!(bytes[..12], [192, 0, 2, 3, 192, 0, 2, 2, 0x12, 0xb5, 0, 0]);
-        assert_eq!((bytes[12], bytes[27]), (0xfd, 3));
-        assert_eq!(bytes[28..], [0, 80, 1, 0]);
+        assert_eq!(bytes[12..24], [0; 12]);
+        assert_eq!((bytes[24], bytes[39]), (0xfd, 3));
+        assert_eq!(bytes[40..], [0, 80, 0x56, 0x78, 1, 0, 0, 0]);
+        let by_device = InEntry {
+            by_device: Some(hardware),
+            ..inward
+        };
+        let bytes = by_device.to_bytes();
+        assert_eq!(bytes[30..32], 1_u16.to_ne_bytes());
+        assert_eq!(bytes[32..44], [3, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4]);
+        assert_eq!(bytes[44], 0xfd);
+    }
+
+    #[test]
+    fn weft0_has_the_number_that_the_programs_know() {
+        let source = include_str!("../bpf/weft.bpf.c");
+        let line = format!("#define MESH {MESH_NUMBER}\n");
+        assert!(source.contains(&line), "{line}");
+        assert!(!crate::selftest::SELF_TEST_NUMBERS.contains(&MESH_NUMBER));
     }
 }

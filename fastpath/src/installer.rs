@@ -45,12 +45,13 @@ impl Installer {
         Ok(self.inward.insert(key.to_bytes(), entry.to_bytes(), 0)?)
     }
 
-    /// Whether the entry of what leaves counts in this record: another worker may have written its own
-    /// in the place.
+    /// The record in which the entry of what leaves counts, where there is one: another worker may have
+    /// written its own in the place.
     #[must_use]
-    pub fn is_of(&self, key: FlowKey, record: RecordId) -> bool {
-        let entry = self.out.get(&key.to_bytes(), 0);
-        entry.is_ok_and(|entry| entry.starts_with(&record.0.to_ne_bytes()))
+    pub fn record_of(&self, key: FlowKey) -> Option<RecordId> {
+        let entry = self.out.get(&key.to_bytes(), 0).ok()?;
+        let number = entry.first_chunk()?;
+        Some(RecordId(u32::from_ne_bytes(*number)))
     }
 
     /// Deletes the entry of what leaves; none is success.

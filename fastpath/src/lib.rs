@@ -1,10 +1,13 @@
-//! The kernel flow cache: established TCP flows that the workers have decided about are carried by
-//! three small programs in the kernel (`bpf/weft.bpf.c`), without a wake-up and without a copy.
+//! The kernel flow cache: established TCP flows, and exchanges of datagrams, that the workers have
+//! decided about are carried by small programs in the kernel (`bpf/weft.bpf.c`), without a wake-up of
+//! a worker and without a copy.
 //!
 //! ```text
 //!   sandbox eth0, egress   leave   known flow? -> out by the sandbox's second device
 //!   host's end of it       push    VXLAN headers on, to the underlay; or to another sandbox
 //!   underlay, ingress      pop     VXLAN headers off, into the sandbox by its second device
+//!   weft0, egress          enter   what leave and push do, for clients of published ports
+//!   merging device         sink    answers to such clients, into the host by weft0
 //! ```
 //!
 //! User space keeps every decision and remains the whole truth: a flow that is not in the cache, or
@@ -28,7 +31,7 @@ pub mod selftest;
 
 pub use cache::{FlowCache, LoadError};
 pub use counters::{Event, EventCounts};
-pub use entry::{FlowKey, InEntry, OutEntry, Rewrite, Scope, Way};
+pub use entry::{FlowKey, Hardware, InEntry, MESH_NUMBER, OutEntry, Rewrite, Scope, Way};
 pub use installer::{InstallError, Installer};
 pub use record::{
     Epochs, Heartbeat, Record, RecordId, RecordPool, Records, SecondPort, Sent, Traffic,

@@ -60,7 +60,8 @@ pub struct Record {
     pub last: Instant,
     /// The flow's socket does not take packets from another device than its own.
     pub bound: bool,
-    /// How far the sandbox is; none before its first packet. Counts what goes to the workers, too.
+    /// How far the sandbox is; none before its first packet, and of datagrams. Counts what goes to the
+    /// workers, too.
     pub sent: Option<Sent>,
 }
 

@@ -81,6 +81,7 @@ fn a_hundred_thousand_flows_have_their_price() {
             underlay: 2,
             from: Ipv4Addr::new(192, 0, 2, 2),
             to: SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 4789),
+            by_device: None,
             rewrite,
         };
         let scope = Scope::Out(1);

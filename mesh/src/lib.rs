@@ -70,7 +70,7 @@ mod waiting;
 mod wheel;
 
 pub use balancer::{Affinity, Balancer, Choice, Policy, Rng};
-pub use carriage::Carriage;
+pub use carriage::{Carriage, CarriageKind};
 pub use claims::Claims;
 pub use context::Context;
 pub use ejection::{Ejection, Failure, Health};

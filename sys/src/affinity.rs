@@ -4,7 +4,7 @@ use std::io;
 use std::mem;
 use std::time::Duration;
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity, sched_yield};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity, sched_yield};
 
 /// Pins the calling thread to one CPU, counted from 0 as in `/proc/cpuinfo`.
 ///
@@ -24,6 +24,23 @@ pub fn pin(cpu: usize) -> io::Result<()> {
     set.set(cpu);
     sched_setaffinity(None, &set)?;
     Ok(())
+}
+
+/// Lets the calling thread run on these CPUs, counted as in [`pin`], wherever the scheduler finds best.
+///
+/// # Errors
+/// When the process may use none of them.
+pub fn allow(cpus: &[usize]) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    let known = cpus.iter().filter(|cpu| **cpu < CpuSet::MAX_CPU);
+    known.for_each(|cpu| set.set(*cpu));
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// The CPU that the calling thread is on at this moment.
+#[must_use]
+pub fn current_cpu() -> usize {
+    sched_getcpu()
 }
 
 /// Lets the calling thread run on every CPU again that its cpuset has, whoever it was started by.
@@ -108,23 +125,8 @@ fn attributes() -> io::Result<libc::sched_attr> {
     }
 }
 
-/// How often the calling thread had to leave its CPU to another one although it could have gone on,
-/// since it began. A yield that let another one run counts; a sleep does not. One system call.
-#[must_use]
-pub fn interruptions() -> u64 {
-    // SAFETY: a plain C structure for which zero bytes are a valid value.
-    let mut usage: libc::rusage = unsafe { mem::zeroed() };
-    // SAFETY: the pointer is to a live structure of the type that the call fills.
-    let result = unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
-    // Both arguments are valid, so it cannot fail; zeros would say that nothing happened.
-    debug_assert_eq!(result, 0, "getrusage");
-    u64::try_from(usage.ru_nivcsw).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
     use super::*;
 
     #[test]
@@ -146,33 +148,6 @@ mod tests {
     }
 
     #[test]
-    fn a_yield_to_a_busy_neighbour_counts_as_an_interruption() {
-        let cpu = allowed().expect("affinity")[0];
-        let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                pin(cpu).expect("pin");
-                while !stop.load(Ordering::Relaxed) {
-                    std::hint::spin_loop();
-                }
-            });
-            let yielding = scope.spawn(|| {
-                pin(cpu).expect("pin");
-                let before = interruptions();
-                // Until the other thread has arrived on this CPU.
-                let deadline = std::time::Instant::now() + Duration::from_secs(10);
-                while interruptions() == before && std::time::Instant::now() < deadline {
-                    yield_cpu();
-                }
-                let interrupted = interruptions() > before;
-                stop.store(true, Ordering::Relaxed);
-                interrupted
-            });
-            assert!(yielding.join().expect("thread"), "nobody interrupted it");
-        });
-    }
-
-    #[test]
     fn a_pinned_thread_is_allowed_on_that_cpu_only() {
         std::thread::spawn(|| {
             let last = *allowed().expect("affinity").last().expect("one CPU");
@@ -189,6 +164,20 @@ mod tests {
         pin(before[0]).unwrap();
         unpin().unwrap();
         assert_eq!(allowed().unwrap(), before);
+    }
+
+    #[test]
+    fn a_thread_is_on_one_of_the_cpus_that_it_is_allowed() {
+        std::thread::spawn(|| {
+            let all = allowed().expect("affinity");
+            allow(&all[..1]).expect("the first one");
+            assert_eq!(current_cpu(), all[0]);
+            allow(&all).expect("all again");
+            assert_eq!(allowed().expect("affinity"), all);
+            assert!(allow(&[]).is_err());
+        })
+        .join()
+        .expect("thread");
     }
 
     #[test]

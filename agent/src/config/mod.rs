@@ -74,7 +74,7 @@ pub(crate) struct Config {
     /// test at the start passes and finds that cheaper, `on` where it passes, `off` never. Default
     /// `auto`.
     pub(crate) tunnel_offload: TunnelOffload,
-    /// `fast-path`: `auto` leaves established TCP flows to the kernel where its programs can be loaded
+    /// `fast-path`: `auto` leaves established flows to the kernel where its programs can be loaded
     /// and pass their test, `off` carries everything in this process. Default `auto`.
     pub(crate) fast_path: bool,
     /// `dscp`: class of service of packets to other nodes, 0 to 63, or that of the packet inside.

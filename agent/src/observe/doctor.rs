@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use weft_cluster::ErrorKind;
-use weft_dataplane::{SelfTest, Verdict};
+use weft_dataplane::{SelfTest, Verdict, WorkerCounters};
 use weft_gossip::MemberState;
 use weft_model::api::{Check, Health};
 use weft_swarm::clocks::local;
@@ -195,18 +195,24 @@ fn data_plane(checks: &mut Checks, data_path: &DataPath) {
     let plane = &data_path.plane;
     let workers = plane.counters();
     if plane.alive() {
-        let cpus: Vec<Option<usize>> = workers.iter().map(|w| w.pinned_to()).collect();
-        let count = cpus.len();
-        if cpus.iter().all(Option::is_some) {
-            let list: Vec<String> = cpus.iter().flatten().map(usize::to_string).collect();
-            let list = list.join(", ");
-            checks.ok("workers", format!("{count}, pinned to CPU {list}"));
-        } else {
+        let count = workers.len();
+        if workers.iter().any(WorkerCounters::pin_refused) {
             checks.warn(
                 "workers",
                 format!("{count}, not all of them pinned"),
                 "the kernel moves them between CPUs, which costs latency; allow sched_setaffinity",
             );
+        } else {
+            let cpus = workers.iter().filter_map(WorkerCounters::pinned_to);
+            let list: Vec<String> = cpus.map(|cpu| cpu.to_string()).collect();
+            let found = match (list.len(), list.join(", ")) {
+                (0, _) => format!("{count}, on any CPU"),
+                (pinned, list) if pinned == count => format!("{count}, pinned to CPU {list}"),
+                (pinned, list) => {
+                    format!("{count}, {pinned} of them pinned to CPU {list}, the others on any")
+                }
+            };
+            checks.ok("workers", found);
         }
     } else {
         checks.fail(

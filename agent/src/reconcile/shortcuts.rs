@@ -8,6 +8,7 @@
 mod answering;
 mod devices;
 mod merging;
+mod mesh;
 mod plan;
 mod sandboxes;
 
@@ -16,14 +17,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use weft_dataplane::{Dataplane, Port, Shortcut};
+use weft_dataplane::{Dataplane, Port};
 use weft_sys::netlink::{Hook, Link, Netlink, NetlinkError};
 use weft_wire::PortId;
 
 use self::devices::UnderlayDevices;
 use self::merging::Merging;
-use self::plan::{HostEnd, Inode, Present, Sandboxes, State, Wanted, Without};
+use self::mesh::MeshDevice;
+use self::plan::{Devices, HostEnd, Inode, Present, Sandboxes, State, Wanted, Without};
 use crate::blocking::blocking;
+use crate::config::MeshFrontEnd;
 use crate::parts::data_path::DataPath;
 use crate::parts::handles::Handles;
 
@@ -105,6 +108,7 @@ async fn keep(handles: Arc<Handles>, data_path: Arc<DataPath>, mut end: watch::R
         seen = now;
         let look = Look {
             mode,
+            frames: handles.config.mesh == MeshFrontEnd::Frame,
             slow,
             settled: started.elapsed() > SETTLED,
         };
@@ -138,6 +142,7 @@ async fn keep(handles: Arc<Handles>, data_path: Arc<DataPath>, mut end: watch::R
 /// [`NetlinkError`] when devices cannot be listed, or that one not removed.
 pub(crate) fn remove() -> Result<(), NetlinkError> {
     devices::remove_all()?;
+    mesh::remove()?;
     merging::remove_device()
 }
 
@@ -145,6 +150,8 @@ pub(crate) fn remove() -> Result<(), NetlinkError> {
 #[derive(Debug, Clone, Copy)]
 struct Look {
     mode: Mode,
+    /// Published ports send packets to `weft0` as they are.
+    frames: bool,
     /// Also what should be there already.
     slow: bool,
     /// An earlier agent's programs that nobody has replaced are in nobody's use.
@@ -165,6 +172,7 @@ struct Keeper {
     present: Present,
     underlay: UnderlayDevices,
     merging: Merging,
+    mesh: MeshDevice,
     /// What was said of ports that were refused.
     said: BTreeMap<PortId, String>,
     /// The port that had its turn last.
@@ -203,6 +211,9 @@ impl Keeper {
         if look.slow {
             let way = (&mut host.netlink, host.links.as_slice());
             self.merging.keep(data_path, way, again);
+            let way = (&mut host.netlink, host.links.as_slice());
+            let wanted = look.mode == Mode::On && look.frames;
+            self.mesh.keep(data_path, way, (wanted, again));
         }
         if !self.swept && (look.settled || look.mode == Mode::Off) {
             self.underlay.sweep(&mut host.netlink, &host.links);
@@ -258,7 +269,7 @@ impl Keeper {
         if slow {
             let turn = plan::turn(&self.present, self.last, TURN);
             self.last = turn.last().map(|(id, _)| *id);
-            let as_before = |(id, at): &(PortId, Shortcut)| wanted.get(id) == Some(&Ok(*at));
+            let as_before = |(id, at): &(PortId, Devices)| wanted.get(id) == Some(&Ok(*at));
             attach.extend(turn.into_iter().filter(as_before));
         }
         for (id, at) in attach {
@@ -268,7 +279,7 @@ impl Keeper {
         }
     }
 
-    fn attach(&mut self, plane: &Dataplane, host: &mut Host, port: &Port, at: Shortcut) {
+    fn attach(&mut self, plane: &Dataplane, host: &mut Host, port: &Port, at: Devices) {
         let end = host.ends.values().find(|end| end.index == at.host_end);
         let (Some(cache), Some(end)) = (plane.flow_cache(), end) else {
             return;

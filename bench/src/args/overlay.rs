@@ -9,7 +9,7 @@ use weft_cli::FormatArgs;
 #[derive(Debug, Args)]
 pub(crate) struct BenchOverlayArgs {
     /// Tests to run; may be repeated (default: all but `endpoints`, `flows`, `flood`, `iperf3` and
-    /// `ovs`, about five minutes on each bed)
+    /// `ovs`, about eight minutes on each bed)
     #[arg(long, value_name = "TEST", value_delimiter = ',')]
     pub(crate) only: Vec<BenchTest>,
     /// Measured pairs, alternating
@@ -93,8 +93,12 @@ pub(crate) enum BenchTest {
     Tasks,
     /// One TCP stream within one node, against veth and bridge
     Local,
-    /// One TCP stream through a virtual address, against a direct one
+    /// TCP through a virtual address, one stream and eight, against IPVS and nftables of the kernel,
+    /// as far as they are there; and one stream against a direct one
     Vip,
+    /// TCP from outside through a published port, one stream and eight, against IPVS, nftables and
+    /// HAProxy, as far as they are there
+    Published,
     /// 100 and 1,000 endpoints on the client's node, against 1: at rest, TCP and UDP (some minutes)
     Endpoints,
     /// 100,000 flows through a virtual address, against 1: TCP and 64 bytes there and back
@@ -142,6 +146,8 @@ mod tests {
         assert_eq!(some.fast_path, FastPathChoice::Both);
         let tests = parsed(&["--only", "tcp-rr,half"]).unwrap();
         assert_eq!(tests.only, [BenchTest::TcpRr, BenchTest::Half]);
+        let services = parsed(&["--only", "vip,published"]).unwrap();
+        assert_eq!(services.only, [BenchTest::Vip, BenchTest::Published]);
         for option in ["--cc", "--congestion"] {
             let controls = parsed(&[option, "bbr,cubic"]).unwrap().congestion;
             assert_eq!(controls, ["bbr", "cubic"]);

@@ -46,8 +46,19 @@ pub(crate) struct Way<'a> {
     pub(crate) listen: IpAddr,
     /// Address that the client sends to: the server's, or a virtual one that leads there.
     pub(crate) target: IpAddr,
+    /// TCP ports, where what is between the two knows no others; any port that is free otherwise.
+    pub(crate) ports: Option<Ports>,
     /// Agents on the way, whose CPU time counts; none where the kernel does it all.
     pub(crate) agents: &'a [u32],
+}
+
+/// TCP ports at the ends of a way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ports {
+    /// The one that the server listens on.
+    pub(crate) listen: u16,
+    /// The one that the client connects to.
+    pub(crate) target: u16,
 }
 
 impl Way<'_> {
@@ -86,14 +97,18 @@ impl Way<'_> {
                 Socket::new(Domain::for_address(ip), Type::STREAM, Some(Protocol::TCP))
             })
         };
-        let bind = SocketAddr::new(self.listen, 0);
+        let bind = SocketAddr::new(self.listen, self.ports.map_or(0, |ports| ports.listen));
         let listener = open(self.server, bind)??;
+        // Connections of the run before may still end at a port that is given.
+        listener.set_reuse_address(self.ports.is_some())?;
         listener.bind(&bind.into())?;
         listener.listen(BACKLOG)?;
         // Also the limit of accept().
         listener.set_read_timeout(Some(STALL))?;
-        let port = listener.local_addr()?.as_socket().map(|addr| addr.port());
-        let target = SocketAddr::new(self.target, port.context("no port to listen on")?);
+        let bound = listener.local_addr()?.as_socket();
+        let bound = bound.context("no port to listen on")?.port();
+        let port = self.ports.map_or(bound, |ports| ports.target);
+        let target = SocketAddr::new(self.target, port);
         let mut connections = Vec::with_capacity(count);
         for _ in 0..count {
             let client = open(self.client, target)??;

@@ -1,6 +1,6 @@
 //! The lab of one front end: two nodes, a service with a published port, a client outside.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,8 @@ use weft_sys::netns::Netns;
 
 use super::client::{Front, Sources};
 use super::crowd::{Order, ask};
-use super::proxies::{Kind, Proxy, Settings};
-use crate::side::{LIMIT, LOOK, NETWORK, program_once, two_nodes};
+use crate::proxies::{Kind, Proxy, Settings};
+use crate::side::{LIMIT, LOOK, NETWORK, beside, program_once, set_in, two_nodes};
 use crate::usage::resident_sum;
 
 /// The node that accepts.
@@ -247,15 +247,6 @@ impl Cluster {
     }
 }
 
-/// An address on the same link of 256.
-fn beside(addr: IpAddr, last_byte: u8) -> anyhow::Result<IpAddr> {
-    let IpAddr::V4(addr) = addr else {
-        bail!("the bench's underlay is IPv4");
-    };
-    let [a, b, c, _] = addr.octets();
-    Ok(Ipv4Addr::new(a, b, c, last_byte).into())
-}
-
 /// Gives the client some more, and returns all.
 fn more_addresses(lab: &Lab, client: &Netns) -> anyhow::Result<Vec<IpAddr>> {
     let first = lab.node_addr(OUTSIDE)?;
@@ -267,24 +258,4 @@ fn more_addresses(lab: &Lab, client: &Netns) -> anyhow::Result<Vec<IpAddr>> {
         all.push(addr);
     }
     Ok(all)
-}
-
-/// Sets what the kernel keeps for each network namespace.
-fn set_in(netns: &Netns, key: &str, value: &str) -> anyhow::Result<()> {
-    let path = format!("/proc/sys/net/{key}");
-    netns
-        .run_in(|| std::fs::write(&path, value))?
-        .with_context(|| format!("cannot write {value:?} to {path}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_of_one_link() {
-        let node: IpAddr = "10.77.0.1".parse().unwrap();
-        assert_eq!(beside(node, 200).unwrap().to_string(), "10.77.0.200");
-        assert!(beside("fd77::1".parse().unwrap(), 1).is_err());
-    }
 }

@@ -8,7 +8,6 @@ mod cluster;
 mod crowd;
 mod measure;
 mod plan;
-mod proxies;
 
 pub(crate) use cluster::Cluster;
 pub(crate) use measure::Load;
@@ -24,11 +23,11 @@ use weft_lab::{LabConfig, Stop};
 
 use crate::args::{BenchMeshArgs, MeshTest};
 use crate::pairs::{Pace, Test, WARM_UP, median_of};
+use crate::proxies::Kind;
 use crate::setting::Setting;
 use crate::{picture, report};
 use client::Front;
 use cluster::SourcePorts;
-use proxies::Kind;
 
 /// Open files that 10,000 connections need in a balancer of two sockets each, and some more.
 const OPEN_FILES: u64 = 200_000;

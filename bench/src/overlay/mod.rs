@@ -5,6 +5,7 @@ mod between;
 mod garbage;
 mod many;
 mod plan;
+mod through;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -135,7 +136,7 @@ impl Bench {
         Ok(())
     }
 
-    /// weft against the kernel, and through a virtual address against direct.
+    /// weft against the kernel: from node to node, on one node, and to services.
     fn against_kernel(&self, tests: &mut Vec<Test>) -> anyhow::Result<()> {
         if !self.plan.needs_kernel() {
             return Ok(());
@@ -157,11 +158,7 @@ impl Bench {
         if self.plan.has(BenchTest::Local) {
             self.one_node(tests, &wefts, &kernel)?;
         }
-        if self.plan.has(BenchTest::Vip) {
-            for (fast_path, weft) in &wefts {
-                self.virtual_address(tests, *fast_path, weft)?;
-            }
-        }
+        self.through(tests, &wefts, &kernel)?;
         for (_, weft) in wefts {
             weft.down()?;
         }
@@ -229,23 +226,5 @@ impl Bench {
             "kernel",
         );
         self.measure(tests, trial, &ours, &kernel.way_to(&theirs))
-    }
-
-    fn virtual_address(
-        &self,
-        tests: &mut Vec<Test>,
-        fast_path: FastPath,
-        weft: &WeftSide,
-    ) -> anyhow::Result<()> {
-        let (replica, vip) = weft.service(&self.stop)?;
-        let control = self.plan.first_control();
-        let trial = self.trial(
-            format!("TCP through a VIP, {control}"),
-            Work::streams(1, control),
-            "direct",
-        );
-        // To the same replica: another sandbox may belong to another worker.
-        let ours = [(fast_path, weft.way_through(&replica, vip))];
-        self.measure(tests, trial, &ours, &weft.way_to(&replica))
     }
 }

@@ -10,7 +10,7 @@ use crate::weftd;
 /// What this kernel can use.
 const AVAILABLE: &str = "/proc/sys/net/ipv4/tcp_available_congestion_control";
 
-/// Tests that run when nobody says which: a few minutes.
+/// Tests that run when nobody says which: some minutes.
 const USUAL: &[BenchTest] = &[
     BenchTest::Tcp1,
     BenchTest::Tcp8,
@@ -22,6 +22,7 @@ const USUAL: &[BenchTest] = &[
     BenchTest::Tasks,
     BenchTest::Local,
     BenchTest::Vip,
+    BenchTest::Published,
 ];
 
 /// Option of weftd for the fast path.
@@ -203,6 +204,7 @@ mod tests {
     fn the_usual_ones_leave_out_what_takes_long() {
         let usual = plan(&[], &[]).unwrap();
         assert!(usual.has(BenchTest::Tcp8) && usual.has(BenchTest::Vip));
+        assert!(usual.has(BenchTest::Published));
         assert!(usual.has(BenchTest::TcpRr) && usual.has(BenchTest::Half));
         assert!(!usual.has(BenchTest::Endpoints) && !usual.has(BenchTest::Flows));
         assert!(!usual.has(BenchTest::Flood));
@@ -219,6 +221,10 @@ mod tests {
         assert!(some.needs_kernel());
         for alone in [BenchTest::Endpoints, BenchTest::Flood] {
             assert!(!plan(&[alone], &[]).unwrap().needs_kernel());
+        }
+        for beside_kernel in [BenchTest::Vip, BenchTest::Published] {
+            let plan = plan(&[beside_kernel, BenchTest::Flood], &[]).unwrap();
+            assert!(plan.needs_kernel() && !plan.has(BenchTest::Tcp1));
         }
         let all = plan(&[BenchTest::All], &[]).unwrap();
         assert!(all.has(BenchTest::Endpoints) && all.has(BenchTest::Tcp1));

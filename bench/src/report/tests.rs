@@ -74,12 +74,43 @@ RR, fast path   nic     1/s      10000   10000   1 flow    1.00x
   p99           nic     µs       99.0    49.5    1 flow    2.00x
   p99.9         nic     µs       99.9    50.0    1 flow    2.00x
 
-TEST            BED     PER            AGENT CPUS   AGENT   MACHINE   OTHER MACHINE   GENERATOR   OTHER GENERATOR   SWITCHES   AGENT MB
-TCP             veth    GB             0.50         1.00    3.00      3.00            0.75        0.75              1234       20.0
-UDP             plain   1M datagrams   0.50         2.00    6.00      6.00            1.50        1.50              2468       20.0
-RR, fast path   nic     1M requests    0.50         2.00    6.00      6.00            1.50        1.50              2468       20.0
+TEST            BED     AGAINST   PER            AGENT CPUS   AGENT   MACHINE   OTHER MACHINE   GENERATOR   OTHER GENERATOR   SWITCHES   AGENT MB
+TCP             veth    kernel    GB             0.50         1.00    3.00      3.00            0.75        0.75              1234       20.0
+UDP             plain   kernel    1M datagrams   0.50         2.00    6.00      6.00            1.50        1.50              2468       20.0
+RR, fast path   nic     1 flow    1M requests    0.50         2.00    6.00      6.00            1.50        1.50              2468       20.0
 ";
     assert_eq!(text.strip_suffix(OVERLAY.legend), Some(expected), "{text}");
+}
+
+#[test]
+fn tests_of_one_name_say_what_they_are_against() {
+    let tests = [("IPVS", 5e9), ("nftables", 4e9)].map(|(against, rate)| {
+        let work = Work::streams(1, "cubic");
+        let mut test = Test::new("TCP through a VIP, one stream", work.meaning(), against);
+        (test.weft, test.other) = (vec![run(6e9)], vec![run(rate)]);
+        test.under(Conditions {
+            bed: Bed::Veth,
+            busy_loops: 0,
+            fast_path: FastPath::Auto,
+        })
+    });
+    let text = render(&tests, &FormatArgs::default(), OVERLAY).unwrap();
+    let results = "\
+TEST                                       BED    UNIT     WEFT   OTHER   AGAINST    RATIO
+TCP through a VIP, one stream, fast path   veth   Gbit/s   6.00   5.00    IPVS       1.20x
+TCP through a VIP, one stream, fast path   veth   Gbit/s   6.00   4.00    nftables   1.50x
+
+";
+    let costs = text
+        .strip_prefix(results)
+        .unwrap_or_else(|| panic!("{text}"));
+    for line in [
+        "TCP through a VIP, one stream, fast path   veth   IPVS       GB    0.50",
+        "TCP through a VIP, one stream, fast path   veth   nftables   GB    0.50",
+    ] {
+        let found = costs.lines().filter(|found| found.starts_with(line));
+        assert_eq!(found.count(), 1, "{text}");
+    }
 }
 
 #[test]

@@ -1,6 +1,12 @@
 //! What Docker Swarm builds on each node, made through netlink: veth, bridge and vxlan.
 
+mod balanced;
+
+pub(crate) use balanced::Balanced;
+
+use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use ipnet::IpNet;
@@ -20,12 +26,26 @@ const INNER_MTU: u32 = 1450;
 
 const BRIDGE: &str = "br0";
 
+const TUNNEL: &str = "vxlan0";
+
+/// Nodes of the client and of the server.
+const NEAR: &str = "node1";
+const FAR: &str = "node2";
+
+/// Numbers of sandboxes, which are the last bytes of their addresses.
+const CLIENT: u8 = 1;
+const SERVER: u8 = 2;
+const NEIGHBOUR: u8 = 3;
+const FIRST_OTHER: u8 = 4;
+
 /// Two machines without agents, a sandbox on each.
 #[derive(Debug)]
 pub(crate) struct KernelSide {
     lab: Lab,
     client: End,
     server: End,
+    /// Number of the next sandbox of [`KernelSide::other`].
+    next: Cell<u8>,
 }
 
 impl KernelSide {
@@ -36,14 +56,15 @@ impl KernelSide {
             agents: false,
             ..config
         })?;
-        for (node, peer_node, peer) in [("node1", "node2", 2), ("node2", "node1", 1)] {
+        for (node, peer_node, peer) in [(NEAR, FAR, SERVER), (FAR, NEAR, CLIENT)] {
             let (local, remote) = (lab.node_addr(node)?, lab.node_addr(peer_node)?);
             bridge_with_vxlan(&lab.netns(node, None)?, local, remote, inner(peer))
                 .with_context(|| format!("cannot build the kernel's overlay on {node}"))?;
         }
         let side = Self {
-            client: sandbox(&lab, "node1", 1, 2)?,
-            server: sandbox(&lab, "node2", 2, 1)?,
+            client: sandbox(&lab, NEAR, CLIENT, SERVER)?.1,
+            server: sandbox(&lab, FAR, SERVER, CLIENT)?.1,
+            next: Cell::new(FIRST_OTHER),
             lab,
         };
         wait_for(&side.way(), stop)?;
@@ -57,7 +78,7 @@ impl KernelSide {
 
     /// One more sandbox beside the client's, on the same bridge.
     pub(crate) fn neighbour(&self, stop: &Stop) -> anyhow::Result<End> {
-        let neighbour = sandbox(&self.lab, "node1", 3, 1)?;
+        let (_, neighbour) = sandbox(&self.lab, NEAR, NEIGHBOUR, CLIENT)?;
         Netlink::open_in(&self.client.netns)?.set_neighbour(
             "eth0",
             neighbour.ip,
@@ -70,6 +91,18 @@ impl KernelSide {
     /// From the client's sandbox to that one.
     pub(crate) fn way_to<'a>(&'a self, server: &'a End) -> Way<'a> {
         self.client.to(server, &[])
+    }
+
+    /// One more sandbox on the client's node, which the server knows: its number, its path and itself.
+    fn other(&self) -> anyhow::Result<(u8, PathBuf, End)> {
+        let own = self.next.get();
+        self.next.set(own + 1);
+        let (path, end) = sandbox(&self.lab, NEAR, own, SERVER)?;
+        let mac = Mac::for_ip(end.ip).0;
+        Netlink::open_in(&self.server.netns)?.set_neighbour("eth0", end.ip, mac)?;
+        let mut host = Netlink::open_in(&self.lab.netns(FAR, None)?)?;
+        host.append_fdb(TUNNEL, mac, self.lab.node_addr(NEAR)?)?;
+        Ok((own, path, end))
     }
 
     pub(crate) fn down(self) -> anyhow::Result<()> {
@@ -93,23 +126,23 @@ fn bridge_with_vxlan(
     links.add_bridge(BRIDGE)?;
     links.set_mtu(BRIDGE, INNER_MTU)?;
     links.add_vxlan(&Vxlan {
-        name: "vxlan0",
+        name: TUNNEL,
         vni: VNI,
         local,
         port: 4789,
         learning: false,
         udp_checksum: false,
     })?;
-    links.set_mtu("vxlan0", INNER_MTU)?;
-    links.append_fdb("vxlan0", Mac::for_ip(peer).0, remote)?;
-    links.set_master("vxlan0", Some(BRIDGE))?;
-    links.set_up("vxlan0", true)?;
+    links.set_mtu(TUNNEL, INNER_MTU)?;
+    links.append_fdb(TUNNEL, Mac::for_ip(peer).0, remote)?;
+    links.set_master(TUNNEL, Some(BRIDGE))?;
+    links.set_up(TUNNEL, true)?;
     links.set_up(BRIDGE, true)?;
     Ok(())
 }
 
-/// A namespace with a cable to the bridge of its node, which knows its peer.
-fn sandbox(lab: &Lab, node: &str, own: u8, peer: u8) -> anyhow::Result<End> {
+/// A namespace with a cable to the bridge of its node, which knows its peer; and its path.
+fn sandbox(lab: &Lab, node: &str, own: u8, peer: u8) -> anyhow::Result<(PathBuf, End)> {
     let path = lab.add_netns(node, &format!("bench{own}"))?;
     let netns = lab.netns(node, Some(&path))?;
     let (own, peer) = (inner(own), inner(peer));
@@ -130,5 +163,5 @@ fn sandbox(lab: &Lab, node: &str, own: u8, peer: u8) -> anyhow::Result<End> {
     inside.add_address("eth0", IpNet::new(own, 24)?)?;
     inside.set_up("eth0", true)?;
     inside.set_neighbour("eth0", peer, Mac::for_ip(peer).0)?;
-    Ok(End { netns, ip: own })
+    Ok((path, End { netns, ip: own }))
 }

@@ -2,18 +2,18 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context;
 use weft_lab::{LabConfig, OUTSIDE, Patience, Stop, Swarm};
 use weft_model::api::{Connect, Drops};
 use weft_model::objects::{
-    ContainerSpec, Ipam, NetworkAttachmentSpec, NetworkSpec, RestartCondition, RestartPolicy,
-    Runtime, ServiceMode, ServiceSpec, TaskSpec,
+    ContainerSpec, EndpointSpec, Ipam, NetworkAttachmentSpec, NetworkSpec, PortSpec,
+    RestartCondition, RestartPolicy, Runtime, ServiceMode, ServiceSpec, TaskSpec,
 };
 
-use super::{End, LIMIT, wait_for};
+use super::{End, LIMIT, PORTS, wait_for, wait_for_tcp};
 use crate::load::{Garbage, Way};
 
 /// Name of the overlay network.
@@ -160,6 +160,27 @@ impl WeftSide {
         }
     }
 
+    /// A service with a published port and one replica, on the other node: the machine that is none,
+    /// and the replica.
+    pub(crate) fn published(&self, stop: &Stop) -> anyhow::Result<(End, End)> {
+        let (outside, replica) = (self.outside()?, publish(&self.swarm)?);
+        wait_for_tcp(&self.way_in(&outside, &replica)?, stop)?;
+        Ok((outside, replica))
+    }
+
+    /// From the machine that is none through the published port of the client's node to the replica.
+    pub(crate) fn way_in<'a>(
+        &'a self,
+        outside: &'a End,
+        replica: &'a End,
+    ) -> anyhow::Result<Way<'a>> {
+        Ok(Way {
+            target: self.swarm.lab().node_addr("node1")?,
+            ports: Some(PORTS),
+            ..outside.to(replica, &self.agents)
+        })
+    }
+
     pub(crate) fn down(self) -> anyhow::Result<()> {
         // The namespaces live as long as somebody holds them.
         drop((self.client, self.server));
@@ -247,6 +268,33 @@ fn make_service(swarm: &Swarm) -> anyhow::Result<(End, IpAddr)> {
     let vip = swarm.vip("bench", NETWORK)?;
     let replica = swarm.attach("node2", "replica", NETWORK, Some("bench"))?;
     Ok((replica.into(), vip))
+}
+
+/// Replicas of published ports are tasks. This one does nothing: the server is in its namespace, and
+/// listens on whatever address it has on the network of published ports.
+fn publish(swarm: &Swarm) -> anyhow::Result<End> {
+    let mut task = program_once(vec!["sleep".to_owned(), "86400".to_owned()]);
+    task.placement.constraints = vec!["node.hostname==node2".to_owned()];
+    let spec = ServiceSpec {
+        name: "published".to_owned(),
+        task: Arc::new(task),
+        endpoint: EndpointSpec {
+            ports: vec![PortSpec {
+                published: PORTS.target,
+                target: PORTS.listen,
+                ..PortSpec::default()
+            }],
+            ..EndpointSpec::default()
+        },
+        ..ServiceSpec::default()
+    };
+    swarm.make_service(&spec)?;
+    let replica = swarm.wait_tasks(&spec.name, 1)?.pop();
+    let replica = replica.context("the service has no task")?;
+    Ok(End {
+        netns: swarm.lab().netns(&replica.node, Some(&replica.netns))?,
+        ip: Ipv4Addr::UNSPECIFIED.into(),
+    })
 }
 
 #[cfg(test)]

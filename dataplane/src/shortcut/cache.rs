@@ -17,8 +17,14 @@ pub(crate) trait Entries {
     /// From now on a flow from another node reaches its sandbox by the programs.
     fn put_in(&mut self, key: FlowKey, entry: InEntry) -> Result<(), Self::Refusal>;
 
-    /// Whether the entry of what leaves counts in this record.
-    fn is_of(&self, key: FlowKey, record: RecordId) -> bool;
+    /// Whether the entry of what leaves counts in this record: another worker may have written its own
+    /// in the place.
+    fn is_of(&self, key: FlowKey, record: RecordId) -> bool {
+        self.record_of(key) == Some(record)
+    }
+
+    /// The record in which the entry of what leaves counts, where there is one.
+    fn record_of(&self, key: FlowKey) -> Option<RecordId>;
 
     /// Deletes the entry of what leaves; none is success.
     fn remove_out(&mut self, key: FlowKey);
@@ -38,8 +44,8 @@ impl Entries for Installer {
         Self::put_in(self, key, entry)
     }
 
-    fn is_of(&self, key: FlowKey, record: RecordId) -> bool {
-        Self::is_of(self, key, record)
+    fn record_of(&self, key: FlowKey) -> Option<RecordId> {
+        Self::record_of(self, key)
     }
 
     fn remove_out(&mut self, key: FlowKey) {

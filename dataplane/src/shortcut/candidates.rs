@@ -3,6 +3,9 @@
 //! An entry costs two calls of the kernel now and two when the flow is over, some 5 µs in all. Bulk
 //! pays that back within a few super-frames, and a connection that is kept within a few exchanges,
 //! each of which costs four wake-ups of workers. A short connection never pays it back.
+//!
+//! Datagrams are worth one by their turns alone: workers carry many at a time, and a stream of them
+//! faster than the kernel does, which carries each one by itself.
 
 use std::time::Duration;
 
@@ -17,6 +20,9 @@ const WINDOW: Duration = Duration::from_millis(100);
 /// Turns from one direction to the other, each with data, of a connection that is kept: its fifth
 /// request.
 const TURNS: u8 = 8;
+/// Datagrams within which these turns have to be: a stream with an answer now and then is none. Where
+/// there are more, counting begins anew.
+const FRAMES: u32 = 3 * TURNS as u32;
 /// A connection that was silent for longer begins to count anew.
 const MEMORY: Duration = Duration::from_secs(10);
 
@@ -34,8 +40,10 @@ struct Place {
     flow: u64,
     bytes: u32,
     turns: u8,
+    /// Datagrams, where these are counted.
+    frames: u32,
     last: Direction,
-    /// What its sender has acknowledged, where that is looked at.
+    /// What its sender has acknowledged, or how many datagrams it got, where that is looked at.
     ack: Option<u32>,
     /// Begin of the window that `bytes` is of.
     since: Instant,
@@ -56,6 +64,7 @@ impl Candidates {
             flow: 0,
             bytes: 0,
             turns: 0,
+            frames: 0,
             last: Direction::Out,
             ack: None,
             since: Instant(0),
@@ -106,6 +115,38 @@ impl Candidates {
         self.seen(flow, Direction::Out, data, now) || worth
     }
 
+    /// As [`Self::seen`], of so many datagrams, each of any size.
+    pub(super) fn datagrams(
+        &mut self,
+        flow: u64,
+        direction: Direction,
+        count: u32,
+        now: Instant,
+    ) -> bool {
+        let place = self.place(flow, direction, now);
+        if count > 0 {
+            if place.last != direction {
+                place.last = direction;
+                place.turns = place.turns.saturating_add(1);
+            }
+            place.frames = place.frames.saturating_add(count);
+            place.at = now;
+            if place.frames > FRAMES {
+                place.frames = 0;
+                place.turns = 0;
+            }
+        }
+        place.turns >= TURNS
+    }
+
+    /// As [`Self::heard`], of a datagram. `got` is how many there have been of the other direction.
+    pub(super) fn asked(&mut self, flow: u64, got: u32, now: Instant) -> bool {
+        let place = self.place(flow, Direction::Out, now);
+        let before = place.ack.replace(got).unwrap_or(got);
+        let worth = self.datagrams(flow, Direction::In, got.wrapping_sub(before), now);
+        self.datagrams(flow, Direction::Out, 1, now) || worth
+    }
+
     /// The counts of a flow: new ones where it has none, or was silent for too long.
     fn place(&mut self, flow: u64, direction: Direction, now: Instant) -> &mut Place {
         let place = &mut self.places[flow as usize % PLACES];
@@ -114,6 +155,7 @@ impl Candidates {
                 flow,
                 bytes: 0,
                 turns: 0,
+                frames: 0,
                 last: direction,
                 ack: None,
                 since: now,
@@ -129,6 +171,7 @@ impl Candidates {
         if place.flow == flow {
             place.bytes = 0;
             place.turns = 0;
+            place.frames = 0;
             place.ack = None;
         }
     }
@@ -198,6 +241,60 @@ mod tests {
             let worth = candidates.heard(8, 64, 1_000 + i * 64, now);
             assert_eq!(worth, i == 4, "request {i}");
         }
+    }
+
+    #[test]
+    fn an_exchange_of_datagrams_is_worth_it_after_four_requests() {
+        let mut candidates = Candidates::new();
+        for i in 0..4 {
+            let now = Instant(i * 500 * MILLI);
+            assert!(!candidates.datagrams(7, Out, 1, now), "request {i}");
+            assert!(!candidates.datagrams(7, In, 1, now), "answer {i}");
+        }
+        let now = Instant(2_000 * MILLI);
+        assert!(candidates.datagrams(7, Out, 1, now));
+        candidates.forget(7);
+        assert!(!candidates.datagrams(7, Out, 1, now));
+        // Two answers for each request.
+        let worth = (0..5).map(|_| {
+            let asked = candidates.datagrams(8, Out, 1, now);
+            candidates.datagrams(8, In, 2, now) || asked
+        });
+        assert_eq!(
+            worth.collect::<Vec<_>>(),
+            [false, false, false, false, true]
+        );
+        // Of those that are seen in one direction alone, the next request tells that there was an
+        // answer. Numbers wrap, and begin anywhere.
+        for i in 0..5 {
+            let got = (u32::MAX - 1).wrapping_add(i);
+            assert_eq!(candidates.asked(9, got, now), i == 4, "request {i}");
+        }
+    }
+
+    #[test]
+    fn a_stream_of_datagrams_never_is() {
+        let mut candidates = Candidates::new();
+        for i in 0..10_000 {
+            let now = Instant(i * MILLI);
+            assert!(!candidates.datagrams(7, Out, 1, now), "one way");
+            // As many bytes as make bulk of TCP, in one read.
+            assert!(!candidates.datagrams(8, In, 64, now), "merged");
+            assert!(!candidates.datagrams(9, Out, 1, now));
+            // An answer after ten of them, and one that tells of ten at once.
+            if i % 10 == 9 {
+                assert!(!candidates.datagrams(9, In, 1, now), "with feedback");
+            }
+            assert!(!candidates.asked(10, 0, now), "nobody answers");
+        }
+        // Once it is an exchange, its past is none.
+        let now = Instant(10_000 * MILLI);
+        let mut worth = false;
+        for _ in 0..12 {
+            worth |= candidates.datagrams(9, Out, 1, now);
+            worth |= candidates.datagrams(9, In, 1, now);
+        }
+        assert!(worth);
     }
 
     #[test]

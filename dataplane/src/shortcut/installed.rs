@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use weft_fastpath::{FlowKey, Record, RecordId, Traffic};
+use weft_fastpath::{FlowKey, Record, RecordId, Records, Traffic};
 use weft_mesh::{Context, FlowTable};
+use weft_wire::frame::UDP;
 use weft_wire::{Instant, PortId};
 
 use super::balanced::Balanced;
+use super::cache::Entries;
+use super::exchange::{Exchange, NO_USE};
 use super::sandbox::Shortcut;
 use crate::port::Port;
 
@@ -19,6 +22,16 @@ const IDLE: Duration = Duration::from_secs(30);
 /// A flow to a virtual address goes by the worker once in a while, though it is never idle: the worker
 /// that reads its replica's frames would else take its own entry for one that was left behind.
 const RENEW: Duration = Duration::from_secs(1800);
+
+/// The other end of a flow that stays on this node.
+#[derive(Debug)]
+pub(super) struct Receiver {
+    pub(super) port: Arc<Port>,
+    /// Hash of its answers.
+    pub(super) flow: u64,
+    /// As they leave its sandbox.
+    pub(super) out: FlowKey,
+}
 
 /// A flow that the kernel carries.
 #[derive(Debug)]
@@ -32,7 +45,7 @@ pub(super) struct Installed {
     pub(super) record: RecordId,
     pub(super) port: Arc<Port>,
     /// Who gets what leaves, where that is a port of this node.
-    pub(super) receiver: Option<Arc<Port>>,
+    pub(super) receiver: Option<Receiver>,
     /// The devices that the entries name.
     at: Shortcut,
     /// Where the balancer has it.
@@ -41,6 +54,8 @@ pub(super) struct Installed {
     pub(super) since: Instant,
     /// What the port's counters have of it.
     told: Traffic,
+    /// Where it is one of datagrams.
+    exchange: Option<Exchange>,
 }
 
 /// All of them, found by flow or one after the other.
@@ -59,7 +74,7 @@ impl Installed {
         flow: u64,
         (out, inward): (FlowKey, Option<FlowKey>),
         record: RecordId,
-        (port, receiver): (Arc<Port>, Option<Arc<Port>>),
+        (port, receiver): (Arc<Port>, Option<Receiver>),
         at: Shortcut,
         balanced: Option<Balanced>,
         now: Instant,
@@ -75,6 +90,7 @@ impl Installed {
             balanced,
             since: now,
             told: Traffic::default(),
+            exchange: (out.flow.proto == UDP).then(|| Exchange::new(now)),
         }
     }
 
@@ -88,7 +104,7 @@ impl Installed {
     ) -> bool {
         let own = (
             self.port.id,
-            self.receiver.as_ref().map(|receiver| receiver.id),
+            self.receiver.as_ref().map(|receiver| receiver.port.id),
         );
         (self.out, self.inward) == keys && self.at == at && own == (port, receiver)
     }
@@ -112,7 +128,7 @@ impl Installed {
         let bytes = is.out_bytes.saturating_sub(was.out_bytes);
         counters.sent_many(frames, bytes);
         if let Some(receiver) = &self.receiver {
-            receiver.counters.received_many(frames, bytes);
+            receiver.port.counters.received_many(frames, bytes);
         }
         let in_frames = is.in_packets.saturating_sub(was.in_packets);
         let in_bytes = is.in_bytes.saturating_sub(was.in_bytes);
@@ -124,6 +140,29 @@ impl Installed {
         }
         let renewed = self.balanced.is_some() && cx.now.since(self.since) >= RENEW;
         renewed || cx.now.since(self.since.max(record.last)) >= IDLE
+    }
+
+    /// How long the flow is to stay with the workers, where it has datagrams that are better off there.
+    pub(super) fn judge<E: Entries>(
+        &mut self,
+        record: &Record,
+        (installer, records): (&E, &Records),
+        now: Instant,
+    ) -> Option<Duration> {
+        let exchange = self.exchange.as_mut()?;
+        if record.bound {
+            return Some(NO_USE);
+        }
+        let back = match &self.receiver {
+            // The other port's worker may have entered both directions, and looks at them then.
+            Some(_) if !installer.is_of(self.out, self.record) => return None,
+            Some(receiver) => {
+                let answers = installer.record_of(receiver.out);
+                answers.map_or(0, |id| records.read(id).traffic.out_packets)
+            }
+            None => record.traffic.in_packets,
+        };
+        exchange.look([record.traffic.out_packets, back], now)
     }
 }
 
@@ -165,20 +204,12 @@ impl Table {
         self.of_port.get(&port).copied().unwrap_or_default()
     }
 
-    /// Looks at up to `budget` places, and goes on behind them the next time. Flows for which `look`
-    /// says so are named. True when that was the end of the table.
-    pub(super) fn look(
-        &mut self,
-        budget: usize,
-        over: &mut Vec<u64>,
-        mut look: impl FnMut(&mut Installed) -> bool,
-    ) -> bool {
+    /// Looks at up to `budget` places, and goes on behind them the next time. True when that was the
+    /// end of the table.
+    pub(super) fn look(&mut self, budget: usize, look: impl FnMut(&mut Installed)) -> bool {
         let end = self.places.len().min(self.next + budget);
-        for installed in self.places[self.next.min(end)..end].iter_mut().flatten() {
-            if look(installed) {
-                over.push(installed.flow);
-            }
-        }
+        let places = &mut self.places[self.next.min(end)..end];
+        places.iter_mut().flatten().for_each(look);
         let done = end == self.places.len();
         self.next = if done { 0 } else { end };
         done
@@ -189,7 +220,7 @@ impl Table {
         let all = self.places.iter().flatten();
         let of_port = all.filter(|installed| {
             let receiver = installed.receiver.as_ref();
-            installed.port.id == port || receiver.is_some_and(|receiver| receiver.id == port)
+            installed.port.id == port || receiver.is_some_and(|receiver| receiver.port.id == port)
         });
         of_port.map(|installed| installed.flow).collect()
     }

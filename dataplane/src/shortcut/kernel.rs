@@ -1,7 +1,7 @@
 //! The kernel's side, shared by the workers and the agent.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -13,6 +13,7 @@ use weft_sys::clock::monotonic_nanos;
 use weft_wire::Instant;
 
 use super::cache::Memory;
+use super::datagrams::Datagrams;
 use super::epochs::FlowEpochs;
 use super::sandbox::UnderlayRoute;
 use crate::capture::Capture;
@@ -42,8 +43,13 @@ pub(crate) struct Kernel<C = FlowCache> {
     pub(crate) cache: C,
     /// Flows of IPv6 as well.
     pub(crate) ipv6: bool,
+    pub(super) datagrams: Datagrams,
+    /// By which all workers tell flows.
+    pub(super) hasher: RandomState,
     routes: ArcSwap<Routes>,
-    /// Grows with every change of the routes, which makes all entries stale as well.
+    /// The second port has its device.
+    decapsulates: AtomicBool,
+    /// Grows with every change of the routes or of that, which makes all entries stale as well.
     generation: AtomicU32,
     /// What the kernel was told last. Locked by the agent's threads only.
     told: Mutex<Option<FlowEpochs>>,
@@ -75,7 +81,10 @@ impl<C: Memory> Kernel<C> {
         Self {
             cache,
             ipv6,
+            datagrams: Datagrams::new(),
+            hasher: RandomState::default(),
             routes: ArcSwap::default(),
+            decapsulates: AtomicBool::new(false),
             generation: AtomicU32::new(0),
             told: Mutex::new(None),
         }
@@ -112,6 +121,23 @@ impl<C: Memory> Kernel<C> {
             return;
         }
         self.routes.store(routes.into());
+        self.renew();
+    }
+
+    /// Whether answers to clients outside can come by the second port.
+    pub(super) fn decapsulates(&self) -> bool {
+        self.decapsulates.load(Ordering::SeqCst)
+    }
+
+    /// The device of the second port is there, or is gone.
+    pub(crate) fn set_decapsulation(&self, on: bool) {
+        if self.decapsulates.swap(on, Ordering::SeqCst) != on {
+            self.renew();
+        }
+    }
+
+    /// Every entry is stale.
+    fn renew(&self) {
         let told = self.told();
         let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
         if let Some(epochs) = told.as_ref() {

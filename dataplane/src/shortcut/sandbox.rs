@@ -2,16 +2,36 @@
 
 use std::net::Ipv4Addr;
 
+use weft_fastpath::MESH_NUMBER;
+use weft_wire::Mac;
+
 /// The devices of a sandbox in front of which programs stand
-/// ([`FlowCache::attach_sandbox`](weft_fastpath::FlowCache::attach_sandbox)).
+/// ([`FlowCache::attach_sandbox`](weft_fastpath::FlowCache::attach_sandbox)), or `weft0`
+/// ([`FlowCache::attach_mesh`](weft_fastpath::FlowCache::attach_mesh)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shortcut {
     /// Number of the sandbox, which the programs tell it by.
     pub number: u16,
     /// Number of its second device, inside of it.
     pub second: u32,
+    /// Ethernet address of that device.
+    pub second_mac: Mac,
     /// Number of the host's end of that device.
     pub host_end: u32,
+}
+
+impl Shortcut {
+    /// That of `weft0`, which has this number on the host and this Ethernet address there: one device,
+    /// without a sandbox.
+    #[must_use]
+    pub const fn of_mesh(device: u32, mac: Mac) -> Self {
+        Self {
+            number: MESH_NUMBER,
+            second: device,
+            second_mac: mac,
+            host_end: device,
+        }
+    }
 }
 
 /// The way to a VTEP.

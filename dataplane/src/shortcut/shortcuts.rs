@@ -8,9 +8,10 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 
 use weft_fastpath::{
-    FlowCache, FlowKey, InEntry, Installer, OutEntry, RecordPool, Records, Rewrite, Scope, Way,
+    FlowCache, FlowKey, Hardware, InEntry, Installer, MESH_NUMBER, OutEntry, RecordPool, Records,
+    Rewrite, Scope, Way,
 };
-use weft_mesh::{Context, FlowTable};
+use weft_mesh::{CarriageKind, Context, FlowTable};
 use weft_vxlan::Destination;
 use weft_wire::ecn::Dscp;
 use weft_wire::frame::{TCP_FIN, TCP_RST, TCP_SYN};
@@ -19,8 +20,9 @@ use weft_wire::{FiveTuple, Instant, IpInfo, Vni};
 use super::balanced::Due;
 use super::cache::{Entries, Memory};
 use super::candidates::{Candidates, Direction};
+use super::datagrams::Datagrams;
 use super::epochs::FlowEpochs;
-use super::installed::{Installed, Table};
+use super::installed::{Installed, Receiver, Table};
 use super::kernel::Kernel;
 use super::sandbox::Shortcut;
 use crate::snapshot::Snapshot;
@@ -31,6 +33,8 @@ pub(super) const LOOK: Duration = Duration::from_secs(1);
 const DUE: usize = 64;
 /// One port has this part of a worker's entries at most.
 const SHARE: u32 = 8;
+/// Such parts of the clients outside, who all come by one port.
+const MESH_SHARES: usize = 4;
 
 /// What entries are made of.
 #[derive(Debug)]
@@ -48,7 +52,7 @@ pub(crate) struct Shortcuts<E = Installer> {
     pub(super) candidates: Candidates,
     pub(super) table: Table,
     pub(super) pool: RecordPool,
-    installer: E,
+    pub(super) installer: E,
     pub(super) due: Vec<Due>,
     hasher: RandomState,
     /// When entries are looked at next; a look that is not at its end goes on in each round.
@@ -63,7 +67,7 @@ impl Shortcuts {
     /// Of one worker out of `workers`.
     pub(super) fn open(kernel: &Kernel, index: usize, workers: usize) -> Option<Self> {
         match kernel.cache.installer() {
-            Ok(installer) => Self::new(installer, index, workers),
+            Ok(installer) => Self::new(installer, kernel.hasher.clone(), (index, workers)),
             Err(error) => {
                 tracing::warn!(%error, "this worker's flows take no shortcut");
                 None
@@ -74,7 +78,11 @@ impl Shortcuts {
 
 impl<E: Entries> Shortcuts<E> {
     /// As [`Shortcuts::open`], written by `installer`.
-    pub(super) fn new(installer: E, index: usize, workers: usize) -> Option<Self> {
+    pub(super) fn new(
+        installer: E,
+        hasher: RandomState,
+        (index, workers): (usize, usize),
+    ) -> Option<Self> {
         let part = FlowCache::FLOWS / u32::try_from(workers).ok()?.max(1);
         let first = part * u32::try_from(index).ok()?;
         // The last two are those of the self-test.
@@ -85,7 +93,7 @@ impl<E: Entries> Shortcuts<E> {
             pool: RecordPool::new(first..end),
             installer,
             due: Vec::with_capacity(DUE),
-            hasher: RandomState::default(),
+            hasher,
             look_at: Instant(0),
             over: Vec::new(),
             share: (end.saturating_sub(first) / SHARE) as usize,
@@ -97,9 +105,10 @@ impl<E: Entries> Shortcuts<E> {
         (self.table.len() > 0).then(|| self.look_at.since(now))
     }
 
-    pub(super) fn hash(&self, vni: Vni, flow: &FiveTuple) -> u64 {
+    /// By what the worker tells flows. `vni` is where their addresses mean something, none at `weft0`.
+    pub(super) fn hash(&self, vni: Option<Vni>, flow: &FiveTuple) -> u64 {
         // 0 names an empty place.
-        self.hasher.hash_one((vni.get(), flow)) | 1
+        self.hasher.hash_one((vni.map(Vni::get), flow)) | 1
     }
 
     /// A frame that the worker carried, of a flow and its other direction by hash; true when the flow
@@ -122,6 +131,15 @@ impl<E: Entries> Shortcuts<E> {
         }
         self.candidates
             .seen(hash, direction, info.payload_len(), now)
+    }
+
+    /// Whether datagrams that are worth entries may have them by now.
+    pub(super) fn is_free(&mut self, datagrams: &Datagrams, hash: u64, now: Instant) -> bool {
+        let is_held = datagrams.is_held(hash, now);
+        if is_held {
+            self.candidates.forget(hash);
+        }
+        !is_held
     }
 
     /// A flow is worth an entry.
@@ -162,14 +180,31 @@ impl<E: Entries> Shortcuts<E> {
             return None;
         };
         Some(Due {
-            hash: self.hash(due.port.vni, &due.back),
+            hash: self.hash(Some(due.vni), &due.back),
+            vni: due.vni,
             flow: due.back,
             back: due.flow,
             port: Arc::clone(snapshot.ports.get(&to)?),
-            dst_mac: due.port.mac,
+            macs: due.back_macs,
+            back_macs: due.macs,
             to: Destination::Local(due.port.id),
             balanced: due.balanced.map(|request| request.answers()),
             source_port: due.source_port,
+        })
+    }
+
+    /// The other end of a flow that stays on this node.
+    fn receiver(&self, snapshot: &Snapshot, due: &Due, way: Way) -> Option<Receiver> {
+        let (Destination::Local(to), Way::Local { other, .. }) = (due.to, way) else {
+            return None;
+        };
+        Some(Receiver {
+            port: Arc::clone(snapshot.ports.get(&to)?),
+            flow: self.hash(Some(due.vni), &due.back),
+            out: FlowKey {
+                scope: Scope::Out(other),
+                flow: due.back,
+            },
         })
     }
 
@@ -183,7 +218,7 @@ impl<E: Entries> Shortcuts<E> {
     ) -> bool {
         let (kernel, snapshot) = (basis.kernel, basis.snapshot);
         let records = kernel.cache.records();
-        let (now, vni) = (cx.now, due.port.vni);
+        let (now, vni) = (cx.now, due.vni);
         // Before the routes: see `Kernel::word`.
         let epoch = kernel.word(snapshot.flow_epochs.of(vni));
         let Some(at) = due.port.shortcut.load_full() else {
@@ -194,7 +229,12 @@ impl<E: Entries> Shortcuts<E> {
         }
         // The frame goes by its hardware address. An entry goes by the other one, and speaks for it.
         let owner = snapshot.switch.neighbor(vni, due.flow.dst);
-        if due.balanced.is_none() && owner != Some(due.dst_mac) {
+        if due.balanced.is_none() && owner != Some(due.macs[0]) {
+            return false;
+        }
+        // A client outside is nobody's there. Its node is found by the hardware address alone.
+        if due.is(CarriageKind::Return) && snapshot.switch.lookup(vni, due.macs[0]) != Some(due.to)
+        {
             return false;
         }
         let Some((way, from)) = way(basis, due) else {
@@ -215,11 +255,8 @@ impl<E: Entries> Shortcuts<E> {
             scope: Scope::In(vni),
             flow: due.back,
         });
-        let receiver = match due.to {
-            Destination::Local(to) => snapshot.ports.get(&to),
-            Destination::Remote(_) => None,
-        };
-        let ports = (due.port.id, receiver.map(|receiver| receiver.id));
+        let receiver = self.receiver(snapshot, due, way);
+        let ports = (due.port.id, receiver.as_ref().map(|at| at.port.id));
         // Entries of before are found by their own keys.
         let before = self.table.get_mut(due.hash);
         if before.is_some_and(|before| !before.is_of((out, inward), *at, ports)) {
@@ -230,14 +267,14 @@ impl<E: Entries> Shortcuts<E> {
             known.since = now;
             known.record
         });
-        if known.is_none() && self.table.count_of(due.port.id) >= self.share {
+        if known.is_none() && self.table.count_of(due.port.id) >= self.share_of(&at) {
             return false;
         }
         let Some(record) = known.or_else(|| self.pool.open(records)) else {
             return false;
         };
         if known.is_none() {
-            let ports = (Arc::clone(&due.port), receiver.map(Arc::clone));
+            let ports = (Arc::clone(&due.port), receiver);
             let keys = (out, inward);
             let installed = Installed::new(due.hash, keys, record, ports, *at, due.balanced, now);
             self.table.put(installed);
@@ -253,7 +290,8 @@ impl<E: Entries> Shortcuts<E> {
             way,
             rewrite,
         };
-        match self.write((out, entry), inward.zip(from), rewrite_back, &at) {
+        let back = (rewrite_back, due.by_device());
+        match self.write((out, entry), inward.zip(from), back, &at) {
             Ok(()) => true,
             Err(error) => {
                 tracing::debug!(%error, "a flow takes no shortcut");
@@ -264,12 +302,20 @@ impl<E: Entries> Shortcuts<E> {
         }
     }
 
+    const fn share_of(&self, at: &Shortcut) -> usize {
+        if at.number == MESH_NUMBER {
+            self.share * MESH_SHARES
+        } else {
+            self.share
+        }
+    }
+
     /// What comes first: what leaves tells the kernel of the flow's socket.
     fn write(
         &mut self,
         (out, entry): (FlowKey, OutEntry),
         inward: Option<(FlowKey, (SocketAddrV4, SocketAddrV4))>,
-        rewrite: Option<Rewrite>,
+        (rewrite, by_device): (Option<Rewrite>, Option<Hardware>),
         at: &Shortcut,
     ) -> Result<(), E::Refusal> {
         self.installer.put_out(out, entry)?;
@@ -287,6 +333,7 @@ impl<E: Entries> Shortcuts<E> {
             },
             from: *from.ip(),
             to,
+            by_device,
             rewrite,
         };
         self.installer.put_in(key, inward)
@@ -304,8 +351,15 @@ fn way<C: Memory>(
             let way = Way::Local {
                 device: other.host_end,
                 other: other.number,
+                hardware: due.hardware(other.second_mac),
             };
             Some((way, None))
+        }
+        // The answers could not come.
+        Destination::Remote(_)
+            if due.is(CarriageKind::Published) && !basis.kernel.decapsulates() =>
+        {
+            None
         }
         Destination::Remote(SocketAddr::V4(vtep)) => {
             let route = basis.kernel.route(*vtep.ip())?;
@@ -315,9 +369,9 @@ fn way<C: Memory>(
                 next_hop: route.next_hop,
                 from: SocketAddrV4::new(*own.ip(), due.source_port),
                 to: SocketAddrV4::new(*vtep.ip(), route.second_port.unwrap_or(vtep.port())),
-                vni: due.port.vni,
-                dst_mac: due.dst_mac,
-                src_mac: due.port.mac,
+                vni: due.vni,
+                dst_mac: due.macs[0],
+                src_mac: due.macs[1],
                 dscp: basis.dscp,
             };
             Some((way, Some((vtep, own))))

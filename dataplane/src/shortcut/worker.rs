@@ -3,21 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use weft_mesh::{Origin, Reverse};
 use weft_vxlan::Destination;
-use weft_wire::{IpInfo, Mac, PortId};
+use weft_wire::{IpInfo, Mac, PortId, VnetHdr, Vni};
 
-use super::round::{Leaving, is_plain};
+use super::round::Leaving;
 use super::shortcuts::{Basis, Shortcuts};
 use crate::frame_slot::Held;
 use crate::port::Port;
 use crate::snapshot::Snapshot;
 use crate::worker::{Worker, context};
-
-/// What the sender of a TCP segment has received (RFC 9293 section 3.1).
-pub(crate) fn acknowledged(frame: &[u8], info: &IpInfo) -> u32 {
-    let field = frame.get(info.l4 + 8..).and_then(|rest| rest.first_chunk());
-    field.map_or(0, |bytes| u32::from_be_bytes(*bytes))
-}
 
 impl Worker {
     /// A frame of `port` goes to `to` as it is, by no balancer. `ack` is what it acknowledges, where no
@@ -26,26 +21,31 @@ impl Worker {
         &mut self,
         port: &Arc<Port>,
         to: Destination,
-        info: Option<&IpInfo>,
+        (info, vnet): (Option<&IpInfo>, &VnetHdr),
         dst_mac: Mac,
         ack: Option<u32>,
     ) {
-        let (Some(info), Some(shortcuts)) = (info, self.shortcuts.as_mut()) else {
+        let (Some(kernel), Some(shortcuts), Some(info)) =
+            (self.shared.fast_path.get(), self.shortcuts.as_mut(), info)
+        else {
             return;
         };
         let frame = Leaving {
             port,
             info,
+            vnet,
             dst_mac,
             to,
         };
-        let queue = &self.queue;
-        shortcuts.left(&frame, ack, self.now, |flow| queue.source_port(flow));
+        let (now, queue) = (self.now, &self.queue);
+        shortcuts.left(&kernel.datagrams, &frame, ack, now, |flow| {
+            queue.source_port(flow)
+        });
     }
 
-    /// A frame of `port` for a virtual address: what the kernel has carried of its flow comes first, as
-    /// the balancer asks of a reset whether it can be the client's own.
-    pub(crate) fn catch_up(&mut self, snapshot: &Snapshot, port: &Port, info: &IpInfo) {
+    /// A client's frame for the balancer: what the kernel has carried of its flow comes first, as the
+    /// balancer asks of a reset whether it can be the client's own.
+    pub(crate) fn catch_up(&mut self, snapshot: &Snapshot, origin: &Origin, info: &IpInfo) {
         let (Some(kernel), Some(shortcuts)) =
             (self.shared.fast_path.get(), self.shortcuts.as_mut())
         else {
@@ -53,39 +53,74 @@ impl Worker {
         };
         let cx = context(self.now, snapshot);
         let records = &kernel.cache.records;
-        shortcuts.catch_up(records, &mut self.flows, &cx, (port.vni, info));
+        shortcuts.catch_up(records, &mut self.flows, &cx, (origin, info));
     }
 
-    /// A frame of `port` for a virtual address goes to its replica, in `held`.
+    /// A client's frame, which came by `port`, goes to its replica, in `held`.
     pub(crate) fn saw_request(
         &mut self,
-        port: &Arc<Port>,
+        (port, origin): (&Arc<Port>, &Origin),
         to: Destination,
         held: &Held,
         info: &IpInfo,
         dst_mac: Mac,
     ) {
-        let Some(shortcuts) = self.shortcuts.as_mut() else {
+        let (Some(kernel), Some(shortcuts)) =
+            (self.shared.fast_path.get(), self.shortcuts.as_mut())
+        else {
             return;
         };
-        if !is_plain(info) {
-            return;
-        }
-        let ack = acknowledged(self.queue.bytes(held.frame.clone()), info);
         let frame = Leaving {
             port,
             info,
+            vnet: &held.vnet,
+            dst_mac,
+            to,
+        };
+        let (now, queue) = (self.now, &self.queue);
+        let sent = (origin, queue.peek(held.frame.clone()));
+        shortcuts.requested(&kernel.datagrams, &frame, sent, now, |flow| {
+            queue.source_port(flow)
+        });
+    }
+
+    /// A frame of `port`, a replica's, goes to the node that its client came through.
+    pub(crate) fn saw_return(
+        &mut self,
+        port: &Arc<Port>,
+        to: Destination,
+        (info, vnet): (&IpInfo, &VnetHdr),
+        dst_mac: Mac,
+    ) {
+        let Some(shortcuts) = self.shortcuts.as_mut() else {
+            return;
+        };
+        let frame = Leaving {
+            port,
+            info,
+            vnet,
             dst_mac,
             to,
         };
         let queue = &self.queue;
-        shortcuts.requested(&frame, ack, self.now, |flow| queue.source_port(flow));
+        shortcuts.returned(&frame, self.now, |flow| queue.source_port(flow));
     }
 
-    /// A frame reaches `port` as it is, by no balancer.
-    pub(crate) fn saw_arrive(&mut self, port: &Port, info: &IpInfo) {
+    /// So many frames of a replica reach their client if the balancer says so. Its worker may be
+    /// another one.
+    pub(crate) fn saw_answer(&self, vni: Vni, info: &IpInfo, verdict: &Reverse, frames: usize) {
+        if let (Some(kernel), Some(shortcuts)) =
+            (self.shared.fast_path.get(), self.shortcuts.as_ref())
+        {
+            shortcuts.answered(&kernel.datagrams, (vni, info), verdict, frames);
+        }
+    }
+
+    /// So many frames reach `port` as they are, by no balancer of this node; of more than one, the
+    /// headers are those of the first.
+    pub(crate) fn saw_arrive(&mut self, port: &Port, info: &IpInfo, frames: usize) {
         if let Some(shortcuts) = self.shortcuts.as_mut() {
-            shortcuts.arrived(port, info, self.now);
+            shortcuts.arrived(port, info, frames, self.now);
         }
     }
 

@@ -17,7 +17,7 @@ use weft_sys::netns::Netns;
 use weft_sys::tap::{Tap, TapConfig};
 use weft_vxlan::{NetworkEntry, SwitchBuilder};
 use weft_wire::ecn::Dscp;
-use weft_wire::{PortId, Vni, mac_for_ip};
+use weft_wire::{Mac, PortId, Vni, mac_for_ip};
 
 pub(crate) const VXLAN: u16 = 4789;
 pub(crate) const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 1, 200));
@@ -252,14 +252,14 @@ pub(crate) fn lead_underlay_to(node: &Node, second_port: Option<u16>) {
 }
 
 /// A device without an address of its own, of which it would tell others beside the frames of a test.
-fn silence(ns: &Netns, name: &str) {
+pub(crate) fn silence(ns: &Netns, name: &str) {
     let path = format!("/proc/sys/net/ipv6/conf/{name}/addr_gen_mode");
     let set = || std::fs::write(path, "1");
     ns.run_in(set).expect("thread").expect("a kernel with IPv6");
 }
 
 /// Gives a sandbox its second device, and its flows the shortcut, where the node has one.
-fn lead(node: &Node, sandbox: &Sandbox) {
+pub(crate) fn lead(node: &Node, sandbox: &Sandbox) {
     let Some(cache) = node.plane.flow_cache() else {
         return;
     };
@@ -290,9 +290,11 @@ fn lead(node: &Node, sandbox: &Sandbox) {
     cache
         .attach_sandbox(number, (&mut inside, "eth0"), (&mut links, &name))
         .expect("attached");
+    let second = inside.link("eth1").expect("asked").expect("the link");
     let shortcut = Shortcut {
         number,
-        second: inside.link_index("eth1").expect("the link"),
+        second: second.index,
+        second_mac: Mac(second.mac.expect("an Ethernet device")),
         host_end: links.link_index(&name).expect("the link"),
     };
     sandbox.port.shortcut.store(Some(Arc::new(shortcut)));
@@ -306,7 +308,7 @@ pub(crate) fn gateway(like: IpAddr) -> IpAddr {
     }
 }
 
-fn gateways() -> Vec<IpAddr> {
+pub(crate) fn gateways() -> Vec<IpAddr> {
     vec![gateway(VIP), gateway(VIP6)]
 }
 

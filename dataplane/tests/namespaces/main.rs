@@ -2,6 +2,7 @@
 //! namespaces are anonymous and end with the test.
 
 pub(crate) mod common;
+mod datagram_shortcuts;
 mod ecn;
 mod full;
 mod hostile;
@@ -11,6 +12,7 @@ mod kernel_peer;
 mod loopback;
 mod merging;
 mod mtu;
+mod published_shortcuts;
 mod service_paths;
 mod service_shortcuts;
 mod shortcuts;

@@ -14,7 +14,7 @@ use super::shortcuts::{Exchange, carried, count, eventually, fast_nodes};
 use crate::common::{Node, Sandbox, VXLAN, lead_underlay_to, publish, sandbox, transfer};
 
 const MERGING: &str = "merge0";
-const SECOND: u16 = 4790;
+pub(crate) const SECOND: u16 = 4790;
 
 /// Bytes of a full segment on an underlay of 1500.
 const SEGMENT: u64 = 1398;
@@ -33,7 +33,7 @@ const FEATURES: [(&str, bool); 8] = [
 ];
 
 /// Gives a node the device at which its kernel merges, and the second port.
-fn add_merging(node: &Node) {
+pub(crate) fn add_merging(node: &Node) {
     let cache = node.plane.flow_cache().expect("a flow cache");
     let mut links = Netlink::open_in(&node.ns).expect("netlink");
     links.add_vxlan_external(MERGING, SECOND).expect("made");
@@ -41,6 +41,7 @@ fn add_merging(node: &Node) {
     cache.attach_sink(&mut links, MERGING).expect("closed");
     links.set_up(MERGING, true).expect("up");
     cache.second_port.open(at(node, SECOND), VXLAN);
+    node.plane.set_decapsulation(true);
 }
 
 fn at(node: &Node, port: u16) -> SocketAddrV4 {

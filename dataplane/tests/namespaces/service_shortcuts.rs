@@ -2,12 +2,14 @@
 //! balancer knows of them what it would know without.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use weft_fastpath::Event;
 use weft_mesh::{FlowRow, FlowState};
+use weft_sys::offload::set_features;
 
+use super::datagram_shortcuts::{Echo, answer, bind};
 use super::shortcuts::{Exchange, carried, count, eventually, fast_nodes};
 use crate::common::{Node, Sandbox, VIP, VIP6, inside, pattern, publish, sandbox_at, vni};
 
@@ -98,7 +100,7 @@ impl Bed {
 }
 
 /// Sends `total` bytes from one end to the other, which checks them.
-fn stream(mut from: &TcpStream, mut to: &TcpStream, total: usize) {
+pub(crate) fn stream(mut from: &TcpStream, mut to: &TcpStream, total: usize) {
     std::thread::scope(|scope| {
         scope.spawn(move || {
             let mut chunk = vec![0; 256 * 1024];
@@ -116,7 +118,7 @@ fn stream(mut from: &TcpStream, mut to: &TcpStream, total: usize) {
     });
 }
 
-fn expect_reset(mut stream: &TcpStream) {
+pub(crate) fn expect_reset(mut stream: &TcpStream) {
     let error = stream.read(&mut [0]).expect_err("a reset");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 }
@@ -241,5 +243,86 @@ fn a_reset_of_the_client_ends_its_flow_whatever_the_kernel_has_carried() {
             rows.iter().all(|row| row.state != FlowState::Established)
         });
         bed.settle();
+    }
+}
+
+/// Datagrams to a virtual address and back; `complete` has their checksums completed before programs
+/// change them.
+fn datagrams(vip: IpAddr, place: Place, complete: bool) {
+    let mut bed = Bed::new(vip);
+    bed.lead_to(Some(place));
+    if complete {
+        for sandbox in [&bed.client, bed.server(place)] {
+            let off = || set_features("eth1", &[("tx-checksum-ip-generic", false)]);
+            sandbox.ns.run_in(off).expect("thread").expect("switched");
+        }
+    }
+    let echo = Echo::open_by(&bed.client, bed.server(place), vip);
+    echo.times(3);
+    assert_eq!(carried(&bed.nodes[0]), 0, "three requests are none");
+    echo.times(30);
+    let entries = match place {
+        Place::Far => 1,
+        Place::Near => 2,
+    };
+    assert_eq!(carried(&bed.nodes[0]), entries, "{place:?}");
+    let before = bed.packets(place);
+    echo.times(100);
+    assert!(bed.packets(place) >= before + 200, "{place:?}");
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_millis(2_500) {
+        echo.times(1);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let rows = bed.flows();
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_eq!(rows[0].state, FlowState::DatagramsAnswered);
+    assert!(rows[0].idle < Duration::from_millis(1_500), "{rows:?}");
+    assert_eq!(count(&bed.nodes[0], Event::Failed), 0);
+    // Another replica is there instead: the next datagram is for that one.
+    let other = match place {
+        Place::Far => Place::Near,
+        Place::Near => Place::Far,
+    };
+    let port = echo.far.local_addr().expect("an address").port();
+    let server = bed.server(other);
+    let socket = bind(server, SocketAddr::new(server.ip, port));
+    bed.lead_to(Some(other));
+    let node = &bed.nodes[0];
+    eventually("workers have the tables", || node.plane.is_settled());
+    let before = bed.packets(place);
+    echo.near.send(&[1; 64]).expect("a request");
+    answer(&socket, &[1; 64]);
+    let mut got = [0; 100];
+    assert_eq!(echo.near.recv(&mut got).expect("an answer arrives"), 64);
+    assert_eq!(bed.packets(place), before, "{place:?}");
+    // And none at all.
+    bed.lead_to(None);
+    let node = &bed.nodes[0];
+    eventually("workers have the tables", || node.plane.is_settled());
+    echo.near.send(&[2; 64]).expect("a request");
+    let error = echo.near.recv(&mut got).expect_err("nobody");
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+    eventually("its entries are gone", || carried(&bed.nodes[0]) == 0);
+}
+
+#[test]
+fn datagrams_to_a_replica_of_another_node_are_carried_with_their_rewrites() {
+    for complete in [false, true] {
+        datagrams(VIP, Place::Far, complete);
+    }
+}
+
+#[test]
+fn datagrams_to_a_replica_of_another_worker_are_carried_with_their_rewrites() {
+    for complete in [false, true] {
+        datagrams(VIP, Place::Near, complete);
+    }
+}
+
+#[test]
+fn datagrams_are_carried_with_their_rewrites_in_ipv6_too() {
+    for place in PLACES {
+        datagrams(VIP6, place, true);
     }
 }

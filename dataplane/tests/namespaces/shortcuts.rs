@@ -27,7 +27,7 @@ pub(crate) fn fast_nodes() -> [Node; 2] {
 }
 
 /// Two nodes with the kernel's flow cache, and a sandbox on each.
-fn pair() -> ([Node; 2], [Sandbox; 2]) {
+pub(crate) fn pair() -> ([Node; 2], [Sandbox; 2]) {
     let nodes = fast_nodes();
     let [a, b] = &nodes;
     let at = |host| IpAddr::from([10, 0, 1, host]);

@@ -130,6 +130,7 @@ impl<'a> Connection<'a> {
             Partner::SameNode => Way::Local {
                 device: there.host_end,
                 other: there.number,
+                hardware: None,
             },
             Partner::OtherNode => Way::Remote {
                 device: here.underlay,
@@ -161,6 +162,7 @@ impl<'a> Connection<'a> {
                 underlay: here.underlay,
                 from: there.vtep,
                 to: SocketAddrV4::new(here.vtep, vxlan::PORT),
+                by_device: None,
                 rewrite: difference(answers, sent.reversed()),
             };
             self.installer.put_in(self.inward[index], inward)?;
@@ -198,7 +200,12 @@ fn difference(from: FiveTuple, to: FiveTuple) -> Option<Rewrite> {
         (_, true) => (Side::Destination, to.dst, to.dport),
         _ => return None,
     };
-    Some(Rewrite { side, ip, port })
+    Some(Rewrite {
+        side,
+        ip,
+        port,
+        other_port: None,
+    })
 }
 
 fn flow(from: SocketAddr, to: SocketAddr) -> FiveTuple {

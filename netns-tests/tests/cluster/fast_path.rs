@@ -1,13 +1,15 @@
 //! Established flows are carried by the kernel, and by the workers whenever those have to see them.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use weft_netns_tests::{Cluster, LIMIT, Settings, eventually, figure, transfer};
+use weft_netns_tests::{
+    Cluster, LIMIT, Settings, eventually, figure, receive_pattern, send_pattern, transfer,
+};
 use weft_sys::netns::Netns;
 
 use crate::capture::{capture, read};
@@ -247,6 +249,123 @@ fn a_stream_goes_on_while_the_agent_of_its_node_is_killed() {
         ));
     });
     assert_eq!(brought.load(Ordering::Relaxed) % CHUNK as u64, 0);
+}
+
+/// A connection to a published port that the replica behind one of these listeners has got.
+fn connect_published(
+    client: &Netns,
+    to: SocketAddr,
+    listeners: &[TcpListener],
+    wanted: usize,
+) -> [TcpStream; 2] {
+    eventually("the replica is chosen", || {
+        let near = client.run_in(|| TcpStream::connect_timeout(&to, BROKEN));
+        let near = near.expect("a thread").map_err(|e| e.to_string())?;
+        let end = Instant::now() + BROKEN;
+        // The client's last segment of the handshake may still be on its way.
+        let (at, far) = loop {
+            let accepted = listeners.iter().enumerate().find_map(|(at, listener)| {
+                let accepted = listener.accept();
+                match accepted {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+                    other => Some((at, other.expect("a connection").0)),
+                }
+            });
+            match accepted {
+                Some(accepted) => break accepted,
+                None if Instant::now() > end => return Err("nobody has it".to_owned()),
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        };
+        for stream in [&near, &far] {
+            stream.set_read_timeout(Some(BROKEN)).expect("a limit");
+            stream.set_write_timeout(Some(BROKEN)).expect("a limit");
+        }
+        if at == wanted {
+            Ok([near, far])
+        } else {
+            Err(format!("replica {at} has it"))
+        }
+    })
+}
+
+/// Sends bytes that tell their place until the kernel has carried most of them, by what `counts` says
+/// of packets.
+fn stream_until_carried(from: &TcpStream, to: &TcpStream, counts: impl Fn() -> Vec<u64>) {
+    eventually("the kernel carries it", || {
+        let before = counts();
+        std::thread::scope(|scope| {
+            scope.spawn(|| send_pattern(from, CAPTURED));
+            receive_pattern(to, CAPTURED);
+        });
+        let after = counts();
+        let mut carried = before
+            .iter()
+            .zip(&after)
+            .map(|(before, after)| after - before);
+        // Super-frames of 64 KiB at most.
+        if carried.all(|packets| packets > CAPTURED as u64 / 65_536 / 2) {
+            Ok(())
+        } else {
+            Err((before, after))
+        }
+    });
+}
+
+#[test]
+fn the_kernel_carries_connections_through_published_ports() {
+    let cluster = swarm(2);
+    cluster.network("front");
+    let words = [
+        &["service", "create", "--name", "web", "--network", "front"][..],
+        &["-p", "8001:90", "--replicas", "2", "host"],
+        &[PROGRAM, "demo-http", "--port", "80"],
+    ]
+    .concat();
+    cluster.weft("node1", &words).done();
+    let tasks = cluster.tasks("web");
+    let nodes: Vec<&str> = tasks.iter().map(|task| task.node.as_str()).collect();
+    assert_eq!(nodes, ["node1", "node2"], "one on each node");
+    let listen = |netns: &Netns| {
+        let listener = netns.run_in(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 90)));
+        let listener = listener.expect("a thread").expect("the port is free");
+        listener.set_nonblocking(true).expect("a socket");
+        listener
+    };
+    let netns = tasks
+        .iter()
+        .map(|task| cluster.netns(&task.node, Some(&task.netns)));
+    let listeners: Vec<TcpListener> = netns.map(|netns| listen(&netns)).collect();
+    let on = is_on(&cluster);
+    // Of the node that it connects to the client is another machine: what comes for it is forwarded.
+    let client = cluster.outside();
+    let to = cluster.at("node1", 8001);
+    for (wanted, up, down) in [
+        (0, [("node1", "local"); 2], [("node1", "local"); 2]),
+        (
+            1,
+            [("node1", "out"), ("node2", "in")],
+            [("node2", "out"), ("node1", "in")],
+        ),
+    ] {
+        let [near, far] = connect_published(&client, to, &listeners, wanted);
+        for (from, to, carriers) in [(&near, &far, up), (&far, &near, down)] {
+            let counts = || {
+                let carriers = carriers.iter().filter(|_| on);
+                let counts = carriers.map(|(node, event)| events(&cluster, node, event));
+                counts.collect::<Vec<u64>>()
+            };
+            stream_until_carried(from, to, counts);
+        }
+    }
+    for node in ["node1", "node2"] {
+        eventually("flows that are over are forgotten", || {
+            match cluster.metric(node, "weft_fast_path_flows") {
+                0 => Ok(()),
+                flows => Err(flows),
+            }
+        });
+    }
 }
 
 #[test]

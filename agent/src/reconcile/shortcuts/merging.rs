@@ -1,6 +1,7 @@
 //! The device at which the kernel merges the packets of flows: the engine for that (GRO) looks into
 //! tunnels only at a port that a tunnel device has. It is idle otherwise: `pop` stands in front of the
-//! underlay, and what comes past it is dropped.
+//! underlay. What comes past it are answers to clients of published ports, which the device takes out of
+//! the tunnel as devices outside must not see its marks; all else is dropped.
 
 use std::net::{SocketAddr, SocketAddrV4};
 
@@ -38,12 +39,24 @@ impl Merging {
         again: bool,
     ) {
         let found = links.iter().find(|link| link.name == MERGING);
+        self.look(data_path, (host, found), again);
+        // What comes there goes on to the workers without it, but for answers to clients outside.
+        data_path.plane.set_decapsulation(self.is_open);
+    }
+
+    fn look(
+        &mut self,
+        data_path: &DataPath,
+        (host, found): (&mut Netlink, Option<&Link>),
+        again: bool,
+    ) {
         let wanted = data_path.plane.flow_cache();
         let (Some(cache), Some(_)) = (wanted, second(data_path.at)) else {
             // Of an earlier agent.
             if found.is_some() {
                 remove(host);
             }
+            self.is_open = false;
             return;
         };
         let is_up = self.is_open && found.is_some_and(|link| link.up);

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weft_dataplane::Shortcut;
 use weft_wire::PortId;
 
 use crate::parts::shortcuts::SandboxCounts;
@@ -23,6 +22,17 @@ pub(super) struct HostEnd {
     pub(super) carrier: bool,
 }
 
+/// The devices that the programs of a port are in front of, as the host tells them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Devices {
+    /// Number of the sandbox, which the programs tell it by.
+    pub(super) number: u16,
+    /// Number of its second device, inside of it.
+    pub(super) second: u32,
+    /// Number of the host's end of that device.
+    pub(super) host_end: u32,
+}
+
 /// Why a port is to have none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Without {
@@ -37,15 +47,15 @@ pub(super) enum Without {
 }
 
 /// What each port is to have.
-pub(super) type Wanted = BTreeMap<PortId, Result<Shortcut, Without>>;
+pub(super) type Wanted = BTreeMap<PortId, Result<Devices, Without>>;
 
 /// What a port has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// Programs are in front of its devices.
-    Attached(Shortcut),
+    Attached(Devices),
     /// They should be and cannot.
-    Refused(Shortcut),
+    Refused(Devices),
     /// There are none, of an earlier agent neither.
     Clear,
 }
@@ -61,7 +71,8 @@ pub(super) struct Numbers {
     taken: BTreeSet<u16>,
 }
 
-/// The last number; those of the self-test are above ([`weft_fastpath::selftest::SELF_TEST_NUMBERS`]).
+/// The last number; that of `weft0` ([`weft_fastpath::MESH_NUMBER`]) and those of the self-test
+/// ([`weft_fastpath::selftest::SELF_TEST_NUMBERS`]) are above.
 const LAST: u16 = 65_500;
 
 impl Default for Numbers {
@@ -122,7 +133,7 @@ impl Sandboxes {
                     return Err(Without::Unfit);
                 }
                 let sandbox = self.known.get(inode).ok_or(Without::Crowded)?;
-                Ok(Shortcut {
+                Ok(Devices {
                     number: sandbox.number,
                     second: end.second,
                     host_end: end.index,
@@ -162,7 +173,7 @@ impl Sandboxes {
 /// What is to be done.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Steps {
-    pub(super) attach: Vec<(PortId, Shortcut)>,
+    pub(super) attach: Vec<(PortId, Devices)>,
     /// Ports that are to have no programs.
     pub(super) clear: Vec<PortId>,
 }
@@ -187,7 +198,7 @@ pub(super) fn turn(
     present: &Present,
     last: Option<PortId>,
     count: usize,
-) -> Vec<(PortId, Shortcut)> {
+) -> Vec<(PortId, Devices)> {
     let behind = present
         .iter()
         .filter(|(port, _)| Some(**port) > last)

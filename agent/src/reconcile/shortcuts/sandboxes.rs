@@ -8,8 +8,9 @@ use weft_dataplane::{Port, Shortcut};
 use weft_fastpath::FlowCache;
 use weft_sys::netlink::{Hook, Link, Netlink, NetlinkError};
 use weft_sys::netns::Netns;
+use weft_wire::Mac;
 
-use super::plan::{HostEnd, Inode};
+use super::plan::{Devices, HostEnd, Inode};
 use crate::names::{GATEWAY_IFNAME, PORT_PREFIX};
 use crate::sandbox::{SandboxError, sysctl};
 
@@ -57,7 +58,7 @@ pub(super) fn attach(
     cache: &FlowCache,
     port: &Port,
     (host, end): (&mut Netlink, &str),
-    at: Shortcut,
+    at: Devices,
 ) -> Result<(), AttachError> {
     let netns = port.tap.netns().map_err(SandboxError::Enter)?;
     let mut inside = Netlink::open_in(&netns)?;
@@ -69,7 +70,15 @@ pub(super) fn attach(
     admit(&netns, &second.name, port.ips.iter().any(IpAddr::is_ipv6))?;
     let first = port.tap.name_by_now().map_err(NetlinkError::Socket)?;
     cache.attach_sandbox(at.number, (&mut inside, first.as_str()), (host, end))?;
-    port.shortcut.store(Some(Arc::new(at)));
+    // Packets from `weft0` are for it by its address, which its root may change: one with another
+    // address is another shortcut, and its entries are made anew.
+    let second_mac = Mac(second.mac.ok_or(AttachError::Foreign)?);
+    port.shortcut.store(Some(Arc::new(Shortcut {
+        number: at.number,
+        second: at.second,
+        second_mac,
+        host_end: at.host_end,
+    })));
     Ok(())
 }
 

@@ -55,9 +55,9 @@ pub(super) struct Bed {
 }
 
 impl Reader {
-    fn new(index: usize, seed: u64, programs: &Rc<RefCell<Programs>>) -> Self {
-        let writer = Writer(Rc::clone(programs));
-        let shortcuts = Shortcuts::new(writer, index, WORKERS).expect("records");
+    fn new(index: usize, seed: u64, kernel: &Kernel<Cache>, writer: Writer) -> Self {
+        let hasher = kernel.hasher.clone();
+        let shortcuts = Shortcuts::new(writer, hasher, (index, WORKERS)).expect("records");
         let flows = FlowTable::new(FlowConfig {
             worker: u16::try_from(index).unwrap(),
             capacity: 1000,
@@ -82,11 +82,14 @@ impl Bed {
     pub(super) fn new(seed: u64) -> Self {
         let (programs, cache) = Programs::load();
         let programs = Rc::new(RefCell::new(programs));
-        let readers = (0..WORKERS).map(|index| Reader::new(index, seed, &programs));
+        let kernel = Kernel::new(cache, true);
+        let readers = (0..WORKERS)
+            .map(|index| Reader::new(index, seed, &kernel, Writer(Rc::clone(&programs))))
+            .collect();
         let mut bed = Self {
             world: World::new(),
-            kernel: Kernel::new(cache, true),
-            readers: readers.collect(),
+            kernel,
+            readers,
             programs,
             published: ArcSwap::from_pointee(Snapshot::empty()),
             capture: ArcSwapOption::empty(),

@@ -212,10 +212,11 @@ impl Bed {
         let frame = &mut segment.frame(src_mac, dst_mac)[..];
         let (info, now) = (info(frame), self.now);
         let (flows, cx) = (&mut reader.flows, context(now, &snapshot));
-        let port = &snapshot.ports[&port];
+        let (port, vnet) = (&snapshot.ports[&port], segment.vnet());
         let leaving = |to| Leaving {
             port,
             info: &info,
+            vnet: &vnet,
             dst_mac,
             to,
         };
@@ -224,7 +225,7 @@ impl Bed {
                 Destination::Local(_) => None,
                 Destination::Remote(vtep) => Some(vtep.ip()),
             };
-            let found = snapshot.switch.too_big(vni(), vtep, &info, &segment.vnet());
+            let found = snapshot.switch.too_big(vni(), vtep, &info, &vnet);
             found.is_some()
         };
         let source = PortSource {
@@ -232,7 +233,7 @@ impl Bed {
             mac: port.mac,
             ips: &port.ips,
         };
-        let parsed = Frame::Ip(info);
+        let (parsed, datagrams) = (Frame::Ip(info), &self.kernel.datagrams);
         match snapshot.switch.egress(vni(), source, frame, &parsed) {
             Egress::Local(to) => {
                 let to = Destination::Local(to);
@@ -244,7 +245,7 @@ impl Bed {
                     return answered(&verdict);
                 }
                 let (shortcuts, ack) = (&mut reader.shortcuts, Some(segment.ack));
-                shortcuts.left(&leaving(to), ack, now, |_| SOURCE_PORT);
+                shortcuts.left(datagrams, &leaving(to), ack, now, |_| SOURCE_PORT);
                 Verdict::Passed
             }
             Egress::Remote(vtep) => {
@@ -253,17 +254,17 @@ impl Bed {
                     return Verdict::Dropped;
                 }
                 let shortcuts = &mut reader.shortcuts;
-                shortcuts.left(&leaving(to), None, now, |_| SOURCE_PORT);
+                shortcuts.left(datagrams, &leaving(to), None, now, |_| SOURCE_PORT);
                 Verdict::Passed
             }
             Egress::Virtual => {
-                let records = self.kernel.cache.records();
-                let shortcuts = &mut reader.shortcuts;
-                shortcuts.catch_up(records, flows, &cx, (vni(), &info));
                 let origin = Origin::Port {
                     vni: vni(),
                     port: port.id,
                 };
+                let records = self.kernel.cache.records();
+                let shortcuts = &mut reader.shortcuts;
+                shortcuts.catch_up(records, flows, &cx, (&origin, &info));
                 let (dst_mac, install) = match flows.forward(&cx, &origin, frame, &info, false) {
                     Forward::Rewritten {
                         dst_mac, install, ..
@@ -282,7 +283,8 @@ impl Bed {
                     dst_mac,
                     ..leaving(to)
                 };
-                shortcuts.requested(&leaving, segment.ack, now, |_| SOURCE_PORT);
+                let sent = (&origin, &*frame);
+                shortcuts.requested(datagrams, &leaving, sent, now, |_| SOURCE_PORT);
                 Verdict::Requested(to, install.map(Box::new), seen)
             }
             _ => Verdict::Dropped,
@@ -312,7 +314,7 @@ impl Bed {
         }
         let port = &snapshot.ports[&to];
         if port.worker == index {
-            reader.shortcuts.arrived(port, &info, self.now);
+            reader.shortcuts.arrived(port, &info, 1, self.now);
         }
         Verdict::Passed
     }

@@ -13,7 +13,9 @@
 //!   programs  carry a segment, or leave it to a worker
 //! ```
 //!
-//! A step is something that the ends of a connection do, that happens to the node, or time.
+//! A step is something that the ends of a connection do, that happens to the node, or time. Connections
+//! are those of sandboxes, over TCP, to each other and to virtual addresses; datagrams and clients
+//! outside have their tests elsewhere.
 
 mod bed;
 mod cases;
@@ -210,12 +212,12 @@ impl Bed {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn no_packet_takes_a_way_that_its_tables_do_not_allow(
         steps in prop::collection::vec(step(), 1..60),
-        seed: u64,
+        seed in any::<u64>(),
     ) {
         let mut bed = Bed::new(seed);
         for step in steps {

@@ -1,5 +1,6 @@
 //! What `weft.bpf.c` does with entries, in Rust: what is looked up by what, what is a miss, what is
-//! counted where. Sockets are the sandboxes' own, and take packets from any device.
+//! counted where. Sockets are the sandboxes' own, and take packets from any device. Of TCP alone, and
+//! without `weft0`.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -143,6 +144,7 @@ impl Programs {
         if (entry.from, entry.underlay) != (from, device)
             || !self.holds(entry.network, entry.epoch, now)
             || self.word(entry.record, SOCKET) != FREE
+            || entry.by_device.is_some()
         {
             return None;
         }
@@ -193,10 +195,17 @@ impl Programs {
 
 /// The addresses of a flow after a rewrite.
 pub(super) fn rewritten(mut flow: FiveTuple, rewrite: Option<Rewrite>) -> FiveTuple {
-    if let Some(Rewrite { side, ip, port }) = rewrite {
-        match side {
-            Side::Source => (flow.src, flow.sport) = (ip, port),
-            Side::Destination => (flow.dst, flow.dport) = (ip, port),
+    let Some(to) = rewrite else {
+        return flow;
+    };
+    match to.side {
+        Side::Source => {
+            (flow.src, flow.sport) = (to.ip, to.port);
+            flow.dport = to.other_port.unwrap_or(flow.dport);
+        }
+        Side::Destination => {
+            (flow.dst, flow.dport) = (to.ip, to.port);
+            flow.sport = to.other_port.unwrap_or(flow.sport);
         }
     }
     flow
@@ -230,10 +239,9 @@ impl Entries for Writer {
         Ok(())
     }
 
-    fn is_of(&self, key: FlowKey, record: RecordId) -> bool {
+    fn record_of(&self, key: FlowKey) -> Option<RecordId> {
         let programs = self.0.borrow();
-        let entry = programs.out.get(&key);
-        entry.is_some_and(|entry| entry.record == record)
+        programs.out.get(&key).map(|entry| entry.record)
     }
 
     fn remove_out(&mut self, key: FlowKey) {

@@ -86,6 +86,7 @@ impl Bed {
                 let way = Way::Local {
                     device: world.shortcut(receiver).host_end,
                     other: number(to),
+                    hardware: None,
                 };
                 (way, world.mtu)
             }
@@ -139,6 +140,7 @@ impl Bed {
             underlay: world.routes[node].device,
             from: vtep(node),
             to: own(),
+            by_device: None,
             rewrite: rewrite(connection, end),
         };
         assert_eq!(*entry, expected, "{connection:?} {end:?}");
@@ -158,5 +160,7 @@ fn rewrite(connection: &Connection, end: End) -> Option<Rewrite> {
         side,
         ip,
         port: SERVED,
+        // No two connections share a client's port.
+        other_port: None,
     })
 }

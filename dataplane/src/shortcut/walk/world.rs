@@ -232,6 +232,7 @@ impl World {
         let shortcut = Shortcut {
             number: number(endpoint),
             second: 1000 + owner.devices,
+            second_mac: Mac([2, 0, 0, 0, 0, 2]),
             host_end: 2000 + owner.devices,
         };
         let port = Port {

@@ -10,8 +10,8 @@ fn end(index: u32) -> HostEnd {
     }
 }
 
-fn shortcut(number: u16, index: u32) -> Shortcut {
-    Shortcut {
+fn devices(number: u16, index: u32) -> Devices {
+    Devices {
         number,
         second: index + 1,
         host_end: index,
@@ -32,6 +32,7 @@ fn ends() -> BTreeMap<Inode, HostEnd> {
 #[test]
 fn numbers_go_round_before_one_is_used_again() {
     assert!(!weft_fastpath::selftest::SELF_TEST_NUMBERS.contains(&LAST));
+    const { assert!(LAST < weft_fastpath::MESH_NUMBER) };
     let mut numbers = Numbers::default();
     assert_eq!(numbers.take(), Some(1));
     assert_eq!(numbers.take(), Some(2));
@@ -51,20 +52,20 @@ fn all_ports_of_a_sandbox_have_its_number() {
     let mut sandboxes = Sandboxes::default();
     let wanted = sandboxes.wanted(&places(), &ends(), 1450);
     let expected = [
-        Ok(shortcut(1, 100)),
-        Ok(shortcut(1, 100)),
-        Ok(shortcut(2, 200)),
+        Ok(devices(1, 100)),
+        Ok(devices(1, 100)),
+        Ok(devices(2, 200)),
         Err(Without::NoSecond),
     ];
     assert_eq!(wanted.into_values().collect::<Vec<_>>(), expected);
     // One of its ports is gone, the sandbox is the same.
     let all = places();
     let wanted = sandboxes.wanted(&all[1..], &ends(), 1450);
-    assert_eq!(wanted[&PortId(2)], Ok(shortcut(1, 100)));
+    assert_eq!(wanted[&PortId(2)], Ok(devices(1, 100)));
     // All of them are others: another sandbox has the inode by now.
     let others = [(PortId(5), 10)];
     let wanted = sandboxes.wanted(&others, &ends(), 1450);
-    assert_eq!(wanted[&PortId(5)], Ok(shortcut(4, 100)));
+    assert_eq!(wanted[&PortId(5)], Ok(devices(4, 100)));
     assert_eq!(sandboxes.numbers.taken.len(), 1, "the rest are free");
 }
 
@@ -96,7 +97,7 @@ fn what_is_missing_is_done_and_what_is_too_much_undone() {
     present.insert(PortId(4), State::Clear);
     assert_eq!(steps(&wanted, &present), Steps::default());
     // What was refused waits for its turn.
-    present.insert(PortId(3), State::Refused(shortcut(2, 200)));
+    present.insert(PortId(3), State::Refused(devices(2, 200)));
     assert_eq!(steps(&wanted, &present), Steps::default());
 
     let mut others = ends();
@@ -117,7 +118,7 @@ fn what_is_missing_is_done_and_what_is_too_much_undone() {
 
 #[test]
 fn each_has_its_turn() {
-    let at = shortcut(1, 100);
+    let at = devices(1, 100);
     let present = Present::from([
         (PortId(1), State::Attached(at)),
         (PortId(2), State::Clear),
@@ -135,10 +136,10 @@ fn each_has_its_turn() {
 
 #[test]
 fn the_end_of_a_sandbox_is_cleared_after_its_ports() {
-    let at = shortcut(1, 100);
+    let at = devices(1, 100);
     let mut present = Present::from([
         (PortId(1), State::Clear),
-        (PortId(3), State::Attached(shortcut(2, 200))),
+        (PortId(3), State::Attached(devices(2, 200))),
     ]);
     let idle = |present: &Present| idle_ends(&places(), &ends(), present);
     assert!(idle(&present).is_empty(), "nobody has looked at port 2");
@@ -156,9 +157,9 @@ fn sandboxes_are_counted_by_the_best_of_their_ports() {
     let mut sandboxes = Sandboxes::default();
     let wanted = sandboxes.wanted(&places(), &ends(), 1450);
     let present = Present::from([
-        (PortId(1), State::Refused(shortcut(1, 100))),
-        (PortId(2), State::Attached(shortcut(1, 100))),
-        (PortId(3), State::Refused(shortcut(2, 200))),
+        (PortId(1), State::Refused(devices(1, 100))),
+        (PortId(2), State::Attached(devices(1, 100))),
+        (PortId(3), State::Refused(devices(2, 200))),
         (PortId(4), State::Clear),
     ]);
     let expected = SandboxCounts {

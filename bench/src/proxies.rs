@@ -33,10 +33,10 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 2] = [Self::Haproxy, Self::Nginx];
+    pub(crate) const ALL: [Self; 2] = [Self::Haproxy, Self::Nginx];
 
     /// Its name, also of the program.
-    pub(super) const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Haproxy => "haproxy",
             Self::Nginx => "nginx",
@@ -44,16 +44,12 @@ impl Kind {
     }
 
     /// Its file, where it is installed.
-    pub(super) fn program(self) -> Option<PathBuf> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path)
-            .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
-            .map(|folder| folder.join(self.name()))
-            .find(|file| file.is_file())
+    pub(crate) fn program(self) -> Option<PathBuf> {
+        find(self.name())
     }
 
     /// Why it cannot be used here, if so.
-    pub(super) fn missing(self) -> Option<String> {
+    pub(crate) fn missing(self) -> Option<String> {
         let name = self.name();
         let Some(program) = self.program() else {
             return Some(format!("{name} is not installed"));
@@ -72,7 +68,7 @@ impl Kind {
     }
 
     /// Port that it listens on.
-    pub(super) const fn port(self) -> u16 {
+    pub(crate) const fn port(self) -> u16 {
         match self {
             Self::Haproxy => 8001,
             Self::Nginx => 8002,
@@ -105,6 +101,16 @@ impl Kind {
     }
 }
 
+/// The file of a program, where it is installed: in the search path, or where systems keep what is
+/// for root.
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+}
+
 /// The file with nginx's module; none where it is built in, or missing.
 fn stream_module() -> Option<&'static str> {
     MODULES.into_iter().find(|file| Path::new(file).is_file())
@@ -118,11 +124,11 @@ fn has_streams(options: &str) -> bool {
 
 /// What all kinds are told.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Settings<'a> {
-    pub(super) listen: SocketAddr,
-    pub(super) replicas: &'a [SocketAddr],
+pub(crate) struct Settings<'a> {
+    pub(crate) listen: SocketAddr,
+    pub(crate) replicas: &'a [SocketAddr],
     /// At once.
-    pub(super) connections: u64,
+    pub(crate) connections: u64,
 }
 
 fn haproxy(settings: &Settings<'_>) -> String {
@@ -192,15 +198,15 @@ stream {{
 
 /// One that runs; it ends with this value, and with the lab in any case.
 #[derive(Debug)]
-pub(super) struct Proxy {
-    pub(super) kind: Kind,
-    pub(super) listen: SocketAddr,
+pub(crate) struct Proxy {
+    pub(crate) kind: Kind,
+    pub(crate) listen: SocketAddr,
     enter: Child,
 }
 
 impl Proxy {
     /// Starts it in a namespace of a lab's node; what it writes is in the lab's folder.
-    pub(super) fn start(
+    pub(crate) fn start(
         kind: Kind,
         program: &Path,
         (lab, node, netns): (&Lab, &str, &Path),
@@ -230,7 +236,7 @@ impl Proxy {
     }
 
     /// Fails with what it said, once it has ended.
-    pub(super) fn check(&mut self, lab: &Lab) -> anyhow::Result<()> {
+    pub(crate) fn check(&mut self, lab: &Lab) -> anyhow::Result<()> {
         if let Some(status) = self.enter.try_wait()? {
             let output = lab.dir().join(self.kind.name()).join("output.log");
             let said = fs::read_to_string(output).unwrap_or_default();
@@ -240,7 +246,7 @@ impl Proxy {
     }
 
     /// Its processes as this one sees them, workers included.
-    pub(super) fn processes(&self) -> Vec<u32> {
+    pub(crate) fn processes(&self) -> Vec<u32> {
         // The first one only waits for the others, in another namespace.
         descendants(self.enter.id())
     }
