@@ -283,18 +283,30 @@ impl InEntry {
 mod tests {
     use super::*;
 
-    #[test]
-    fn entries_lie_as_the_programs_read_them() {
-        let flow = FiveTuple {
+    const HARDWARE: Hardware = Hardware {
+        to: Mac([3; 6]),
+        from: Mac([4; 6]),
+    };
+
+    fn vni() -> Vni {
+        Vni::new(0x0001_0203).unwrap()
+    }
+
+    fn flow() -> FiveTuple {
+        FiveTuple {
             src: "10.0.0.2".parse().unwrap(),
             dst: "fd00::3".parse().unwrap(),
             sport: 0x1234,
             dport: 80,
             proto: 6,
-        };
-        let vni = Vni::new(0x0001_0203).unwrap();
+        }
+    }
+
+    #[test]
+    fn keys_lie_as_the_programs_read_them() {
+        let flow = flow();
         let key = FlowKey {
-            scope: Scope::In(vni),
+            scope: Scope::In(vni()),
             flow,
         };
         let bytes = key.to_bytes();
@@ -313,7 +325,11 @@ mod tests {
         let other = datagrams.to_bytes();
         assert_eq!(other[..4], 0x1100_0203_u32.to_ne_bytes());
         assert_eq!(other[4..], bytes[4..]);
+    }
 
+    #[test]
+    fn what_leaves_lies_as_the_programs_read_it() {
+        let flow = flow();
         let out = OutEntry {
             record: RecordId(7),
             network: 8,
@@ -325,7 +341,7 @@ mod tests {
                 next_hop: Ipv4Addr::new(192, 0, 2, 1),
                 from: "192.0.2.2:50000".parse().unwrap(),
                 to: "192.0.2.3:4789".parse().unwrap(),
-                vni,
+                vni: vni(),
                 dst_mac: Mac([1; 6]),
                 src_mac: Mac([2; 6]),
                 dscp: Dscp::Fixed(10),
@@ -369,15 +385,11 @@ mod tests {
         assert_eq!(bytes[56..58], 1450_u16.to_ne_bytes());
         assert_eq!(bytes[58..], [0; 26]);
 
-        let hardware = Hardware {
-            to: Mac([3; 6]),
-            from: Mac([4; 6]),
-        };
         let to_mesh = OutEntry {
             way: Way::Local {
                 device: 12,
                 other: MESH_NUMBER,
-                hardware: Some(hardware),
+                hardware: Some(HARDWARE),
             },
             ..local
         };
@@ -386,7 +398,11 @@ mod tests {
         assert_eq!(bytes[24..44], [0; 20]);
         assert_eq!(bytes[44..56], [3, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4]);
         assert_eq!(bytes[56..58], 1450_u16.to_ne_bytes());
+    }
 
+    #[test]
+    fn what_arrives_lies_as_the_programs_read_it() {
+        let flow = flow();
         let inward = InEntry {
             record: RecordId(7),
             network: 8,
@@ -412,7 +428,7 @@ mod tests {
         assert_eq!((bytes[24], bytes[39]), (0xfd, 3));
         assert_eq!(bytes[40..], [0, 80, 0x56, 0x78, 1, 0, 0, 0]);
         let by_device = InEntry {
-            by_device: Some(hardware),
+            by_device: Some(HARDWARE),
             ..inward
         };
         let bytes = by_device.to_bytes();

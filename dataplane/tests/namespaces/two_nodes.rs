@@ -192,6 +192,8 @@ fn a_reply_that_was_merged_with_another_workers_frame_reaches_its_flow() {
     }
     let vip = SocketAddr::new(VIP, 7);
     let mut recv = RecvBatch::new(4);
+    // Later ones may be the kernel's, which leaves the inner checksum to the receiver.
+    let mut first = None;
     for round in 0..20 {
         socket.send_to(b"to and fro", vip).expect("send");
         let deadline = Instant::now() + Duration::from_secs(5);
@@ -203,8 +205,9 @@ fn a_reply_that_was_merged_with_another_workers_frame_reaches_its_flow() {
             assert!(Instant::now() < deadline, "the request does not arrive");
             std::thread::yield_now();
         };
-        let reply = swapped(&request, client.ip);
-        let other = swapped(&request, bystander.ip);
+        let request = first.get_or_insert(request);
+        let reply = swapped(request, client.ip);
+        let other = swapped(request, bystander.ip);
         let mut batch = SendBatch::with_capacity(1, 2);
         batch.piece(0, 0..other.len());
         batch.piece(1, 0..reply.len());
