@@ -195,7 +195,8 @@ impl Worker {
                     return Err(DropReason::UnknownMac);
                 };
                 self.check_mtu(snapshot, port, Some(vtep.ip()), held, Some(info))?;
-                self.saw_return(port, Destination::Remote(vtep), info, dst_mac);
+                let to = Destination::Remote(vtep);
+                self.saw_return(port, to, (info, &held.vnet), dst_mac);
                 let counters = &self.shared.counters[self.index];
                 let frame = held.frame.clone();
                 self.queue

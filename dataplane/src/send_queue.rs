@@ -164,6 +164,11 @@ impl SendQueue {
         &mut self.slots[range]
     }
 
+    /// The same, to look at.
+    pub(crate) fn peek(&self, range: Range<usize>) -> &[u8] {
+        &self.slots[range]
+    }
+
     /// The port that frames of a flow leave from.
     pub(crate) fn source_port(&self, flow: &FiveTuple) -> u16 {
         let socket = usize::from(flow::entropy_port(flow)) % self.sockets.len();

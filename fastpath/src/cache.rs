@@ -11,7 +11,7 @@ use weft_sys::netlink::{Hook, Netlink, NetlinkError};
 use crate::counters::{Event, EventCounts};
 use crate::entry::MESH_NUMBER;
 use crate::installer::Installer;
-use crate::record::{Epochs, FLOWS, Heartbeat, NETWORKS, RECORD_WORDS, Records, SecondPort};
+use crate::record::{Epochs, FLOWS, Heartbeat, NETWORKS, Records, SecondPort};
 
 /// `bpf/weft.bpf.c`, compiled by `cargo xtask bpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/weft.bpf.o");
@@ -100,9 +100,9 @@ impl FlowCache {
             let data = map(&mut object, name)?;
             Ok(KernelWords::map(data.fd(), words)?)
         };
-        let records = Records(words("records", FLOWS as usize * RECORD_WORDS)?);
-        let epochs = Epochs(words("epochs", NETWORKS as usize)?);
-        let heartbeat = Heartbeat(words("until", 1)?);
+        let records = Records::of(words("records", Records::WORDS)?);
+        let epochs = Epochs::of(words("epochs", NETWORKS as usize)?);
+        let heartbeat = Heartbeat::of(words("until", 1)?);
         let second_port = SecondPort(words("second", 1)?);
         let installer = (out.info()?.id(), inward.info()?.id());
         Ok(Self {
@@ -210,6 +210,7 @@ mod tests {
 
     use super::*;
     use crate::entry::{IN, KEY, OUT};
+    use crate::record::RECORD_WORDS;
 
     /// Bytes of a word of memory that is shared, and of a counter.
     const WORD: u32 = u64::BITS / 8;

@@ -45,14 +45,8 @@ impl Installer {
         Ok(self.inward.insert(key.to_bytes(), entry.to_bytes(), 0)?)
     }
 
-    /// Whether the entry of what leaves counts in this record: another worker may have written its own
-    /// in the place.
-    #[must_use]
-    pub fn is_of(&self, key: FlowKey, record: RecordId) -> bool {
-        self.record_of(key) == Some(record)
-    }
-
-    /// The record in which the entry of what leaves counts, where there is one.
+    /// The record in which the entry of what leaves counts, where there is one: another worker may have
+    /// written its own in the place.
     #[must_use]
     pub fn record_of(&self, key: FlowKey) -> Option<RecordId> {
         let entry = self.out.get(&key.to_bytes(), 0).ok()?;

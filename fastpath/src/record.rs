@@ -29,6 +29,14 @@ const BOUND: u64 = 2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RecordId(pub(crate) u32);
 
+impl RecordId {
+    /// Its place among all records.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+}
+
 /// What the programs have carried of one flow since its record was opened. A super-frame is one
 /// packet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -68,9 +76,18 @@ pub struct Sent {
 
 /// The records of all flows, in memory shared with the programs.
 #[derive(Debug)]
-pub struct Records(pub(crate) KernelWords);
+pub struct Records(KernelWords);
 
 impl Records {
+    /// Words of all of them.
+    pub const WORDS: usize = FLOWS as usize * RECORD_WORDS;
+
+    /// In memory of [`Self::WORDS`].
+    #[must_use]
+    pub const fn of(words: KernelWords) -> Self {
+        Self(words)
+    }
+
     /// Reads a record. Its words are not read at one instant.
     #[must_use]
     pub fn read(&self, id: RecordId) -> Record {
@@ -115,11 +132,17 @@ impl Records {
 
 /// The epoch of each network: entries of another one are stale.
 #[derive(Debug)]
-pub struct Epochs(pub(crate) KernelWords);
+pub struct Epochs(KernelWords);
 
 impl Epochs {
     /// Networks that there is room for.
     pub const NETWORKS: u32 = NETWORKS;
+
+    /// In memory of a word for each network.
+    #[must_use]
+    pub const fn of(words: KernelWords) -> Self {
+        Self(words)
+    }
 
     /// Makes every entry of a network stale that is not of `epoch`, for the next packet already.
     pub fn set(&self, network: u32, epoch: u32) {
@@ -138,11 +161,17 @@ impl Epochs {
 
 /// Until when entries hold without an agent.
 #[derive(Debug)]
-pub struct Heartbeat(pub(crate) KernelWords);
+pub struct Heartbeat(KernelWords);
 
 impl Heartbeat {
     /// How long established flows go on after the agent was last heard of.
     pub const LIFE: Duration = Duration::from_secs(600);
+
+    /// In memory of one word.
+    #[must_use]
+    pub const fn of(words: KernelWords) -> Self {
+        Self(words)
+    }
 
     /// The agent lives.
     pub fn beat(&self, now: Instant) {
@@ -232,6 +261,12 @@ impl RecordPool {
         let id = self.free.pop()?;
         records.clear(id);
         Some(id)
+    }
+
+    /// How many are left.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.free.len()
     }
 
     /// Gives a record back that no entry names any more.

@@ -71,7 +71,9 @@ impl FlowTable {
             return;
         }
         flow.last_seen = flow.last_seen.max(carried.last);
-        if let Some((end, ack)) = carried.client {
+        // What a client has closed came by here after all that was carried, and has the newer ones.
+        let has_closed = matches!(flow.state, FlowState::FinClient | FlowState::Closing);
+        if let Some((end, ack)) = carried.client.filter(|_| !has_closed) {
             flow.client_end = end;
             flow.client_ack = ack;
         }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use weft_fastpath::{FlowKey, Installer, Record, RecordId, Records, Traffic};
+use weft_fastpath::{FlowKey, Record, RecordId, Records, Traffic};
 use weft_mesh::{Context, FlowTable};
 use weft_wire::frame::UDP;
 use weft_wire::{Instant, PortId};
 
 use super::balanced::Balanced;
+use super::cache::Entries;
 use super::exchange::{Exchange, NO_USE};
 use super::sandbox::Shortcut;
 use crate::port::Port;
@@ -93,9 +94,19 @@ impl Installed {
         }
     }
 
-    /// Whether these are its entries, and its devices.
-    pub(super) fn is_of(&self, keys: (FlowKey, Option<FlowKey>), at: Shortcut) -> bool {
-        (self.out, self.inward) == keys && self.at == at
+    /// Whether these are its entries, its devices, and the ports of who sends and who gets it: one of
+    /// another worker may be another one, with the same devices.
+    pub(super) fn is_of(
+        &self,
+        keys: (FlowKey, Option<FlowKey>),
+        at: Shortcut,
+        (port, receiver): (PortId, Option<PortId>),
+    ) -> bool {
+        let own = (
+            self.port.id,
+            self.receiver.as_ref().map(|receiver| receiver.port.id),
+        );
+        (self.out, self.inward) == keys && self.at == at && own == (port, receiver)
     }
 
     /// Whether the sandbox still has the devices that the entries name.
@@ -132,10 +143,10 @@ impl Installed {
     }
 
     /// How long the flow is to stay with the workers, where it has datagrams that are better off there.
-    pub(super) fn judge(
+    pub(super) fn judge<E: Entries>(
         &mut self,
         record: &Record,
-        (installer, records): (&Installer, &Records),
+        (installer, records): (&E, &Records),
         now: Instant,
     ) -> Option<Duration> {
         let exchange = self.exchange.as_mut()?;

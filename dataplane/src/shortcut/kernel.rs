@@ -12,6 +12,7 @@ use weft_fastpath::{FlowCache, LoadError};
 use weft_sys::clock::monotonic_nanos;
 use weft_wire::Instant;
 
+use super::cache::Memory;
 use super::datagrams::Datagrams;
 use super::epochs::FlowEpochs;
 use super::sandbox::UnderlayRoute;
@@ -38,8 +39,8 @@ type Routes = HashMap<Ipv4Addr, UnderlayRoute, RandomState>;
 
 /// The programs, and what entries are made of besides the tables.
 #[derive(Debug)]
-pub(crate) struct Kernel {
-    pub(crate) cache: FlowCache,
+pub(crate) struct Kernel<C = FlowCache> {
+    pub(crate) cache: C,
     /// Flows of IPv6 as well.
     pub(crate) ipv6: bool,
     pub(super) datagrams: Datagrams,
@@ -65,27 +66,34 @@ impl Kernel {
         }
         let cache = FlowCache::load()?;
         let supported = selftest::run(&cache)?;
-        Ok(Self {
+        Ok(Self::new(cache, supported.ipv6))
+    }
+}
+
+/// Odd factors: each epoch has its own word in a generation, and each generation for an epoch.
+const fn mix(epoch: u32, generation: u32) -> u32 {
+    epoch.wrapping_add(generation.wrapping_mul(0x9e37_79b1))
+}
+
+impl<C: Memory> Kernel<C> {
+    /// No way leads anywhere yet.
+    pub(super) fn new(cache: C, ipv6: bool) -> Self {
+        Self {
             cache,
-            ipv6: supported.ipv6,
+            ipv6,
             datagrams: Datagrams::new(),
             hasher: RandomState::default(),
             routes: ArcSwap::default(),
             decapsulates: AtomicBool::new(false),
             generation: AtomicU32::new(0),
             told: Mutex::new(None),
-        })
+        }
     }
 
     /// The word of an epoch, of the routes as of now. To be asked before [`Kernel::route`] is: an
     /// entry that is made of newer routes than its word says is stale and no harm.
     pub(super) fn word(&self, epoch: u32) -> u32 {
-        Self::mix(epoch, self.generation.load(Ordering::SeqCst))
-    }
-
-    /// Odd factors: each epoch has its own word in a generation, and each generation for an epoch.
-    const fn mix(epoch: u32, generation: u32) -> u32 {
-        epoch.wrapping_add(generation.wrapping_mul(0x9e37_79b1))
+        mix(epoch, self.generation.load(Ordering::SeqCst))
     }
 
     /// The way to a VTEP.
@@ -100,8 +108,8 @@ impl Kernel {
         let tables = tables.load();
         let epochs = &tables.flow_epochs;
         let generation = self.generation.load(Ordering::SeqCst);
-        epochs.tell(told.as_ref(), &self.cache.epochs, |epoch| {
-            Self::mix(epoch, generation)
+        epochs.tell(told.as_ref(), self.cache.epochs(), |epoch| {
+            mix(epoch, generation)
         });
         *told = Some(epochs.clone());
     }
@@ -133,20 +141,24 @@ impl Kernel {
         let told = self.told();
         let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
         if let Some(epochs) = told.as_ref() {
-            epochs.tell(None, &self.cache.epochs, |epoch| {
-                Self::mix(epoch, generation)
-            });
+            epochs.tell(None, self.cache.epochs(), |epoch| mix(epoch, generation));
         }
     }
 
     /// Entries hold, unless every packet is to be seen.
     pub(crate) fn beat(&self, capture: &ArcSwapOption<Capture>) {
+        self.beat_at(Instant(monotonic_nanos()), capture);
+    }
+
+    /// As [`Self::beat`], at that time.
+    pub(super) fn beat_at(&self, now: Instant, capture: &ArcSwapOption<Capture>) {
+        let heartbeat = self.cache.heartbeat();
         if capture.load().is_none() {
-            self.cache.heartbeat.beat(Instant(monotonic_nanos()));
+            heartbeat.beat(now);
         }
         // Looked at again: one may have begun in between.
         if capture.load().is_some() {
-            self.cache.heartbeat.stop();
+            heartbeat.stop();
         }
     }
 

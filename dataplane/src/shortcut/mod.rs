@@ -11,19 +11,23 @@
 //! their rewrites ([`balanced`]).
 
 mod balanced;
+mod cache;
 mod candidates;
 mod datagrams;
 mod epochs;
 mod exchange;
 mod installed;
 mod kernel;
+mod round;
 mod sandbox;
 mod shortcuts;
+#[cfg(test)]
+mod walk;
 mod worker;
 
 pub use epochs::FlowEpochs;
 pub use kernel::FastPathError;
 pub(crate) use kernel::Kernel;
+pub(crate) use round::acknowledged;
 pub use sandbox::{Shortcut, UnderlayRoute};
 pub(crate) use shortcuts::Shortcuts;
-pub(crate) use worker::acknowledged;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 
 use weft_fastpath::{
-    FlowCache, FlowKey, Hardware, InEntry, Installer, MESH_NUMBER, OutEntry, RecordPool, Rewrite,
-    Scope, Way,
+    FlowCache, FlowKey, Hardware, InEntry, Installer, MESH_NUMBER, OutEntry, RecordPool, Records,
+    Rewrite, Scope, Way,
 };
 use weft_mesh::{CarriageKind, Context, FlowTable};
 use weft_vxlan::Destination;
@@ -18,12 +18,13 @@ use weft_wire::frame::{TCP_FIN, TCP_RST, TCP_SYN};
 use weft_wire::{FiveTuple, Instant, IpInfo, Vni};
 
 use super::balanced::Due;
+use super::cache::{Entries, Memory};
 use super::candidates::{Candidates, Direction};
+use super::datagrams::Datagrams;
 use super::epochs::FlowEpochs;
 use super::installed::{Installed, Receiver, Table};
 use super::kernel::Kernel;
 use super::sandbox::Shortcut;
-use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 
 /// Between two looks at what was carried.
@@ -35,13 +36,23 @@ const SHARE: u32 = 8;
 /// Such parts of the clients outside, who all come by one port.
 const MESH_SHARES: usize = 4;
 
+/// What entries are made of.
+#[derive(Debug)]
+pub(super) struct Basis<'a, C> {
+    pub(super) kernel: &'a Kernel<C>,
+    pub(super) snapshot: &'a Snapshot,
+    /// Where VXLAN datagrams are received, where that is one address of IPv4.
+    pub(super) own: Option<SocketAddrV4>,
+    pub(super) dscp: Dscp,
+}
+
 /// The shortcuts of one worker.
 #[derive(Debug)]
-pub(crate) struct Shortcuts {
+pub(crate) struct Shortcuts<E = Installer> {
     pub(super) candidates: Candidates,
     pub(super) table: Table,
-    pool: RecordPool,
-    pub(super) installer: Installer,
+    pub(super) pool: RecordPool,
+    pub(super) installer: E,
     pub(super) due: Vec<Due>,
     hasher: RandomState,
     /// When entries are looked at next; a look that is not at its end goes on in each round.
@@ -55,27 +66,38 @@ pub(crate) struct Shortcuts {
 impl Shortcuts {
     /// Of one worker out of `workers`.
     pub(super) fn open(kernel: &Kernel, index: usize, workers: usize) -> Option<Self> {
-        let part = FlowCache::FLOWS / u32::try_from(workers).ok()?.max(1);
-        let first = part * u32::try_from(index).ok()?;
-        // The last two are those of the self-test.
-        let end = (first + part).min(FlowCache::FLOWS - 2);
         match kernel.cache.installer() {
-            Ok(installer) => Some(Self {
-                candidates: Candidates::new(),
-                table: Table::default(),
-                pool: RecordPool::new(first..end),
-                installer,
-                due: Vec::with_capacity(DUE),
-                hasher: kernel.hasher.clone(),
-                look_at: Instant(0),
-                over: Vec::new(),
-                share: (end.saturating_sub(first) / SHARE) as usize,
-            }),
+            Ok(installer) => Self::new(installer, kernel.hasher.clone(), (index, workers)),
             Err(error) => {
                 tracing::warn!(%error, "this worker's flows take no shortcut");
                 None
             }
         }
+    }
+}
+
+impl<E: Entries> Shortcuts<E> {
+    /// As [`Shortcuts::open`], written by `installer`.
+    pub(super) fn new(
+        installer: E,
+        hasher: RandomState,
+        (index, workers): (usize, usize),
+    ) -> Option<Self> {
+        let part = FlowCache::FLOWS / u32::try_from(workers).ok()?.max(1);
+        let first = part * u32::try_from(index).ok()?;
+        // The last two are those of the self-test.
+        let end = (first + part).min(FlowCache::FLOWS - 2);
+        Some(Self {
+            candidates: Candidates::new(),
+            table: Table::default(),
+            pool: RecordPool::new(first..end),
+            installer,
+            due: Vec::with_capacity(DUE),
+            hasher,
+            look_at: Instant(0),
+            over: Vec::new(),
+            share: (end.saturating_sub(first) / SHARE) as usize,
+        })
     }
 
     /// How long the worker may sleep before entries are looked at.
@@ -100,6 +122,8 @@ impl Shortcuts {
     ) -> bool {
         if info.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0 {
             self.candidates.forget(hash);
+            // In the round that found it worth an entry, too.
+            self.due.retain(|due| due.hash != hash && due.hash != back);
             if self.table.len() > 0 {
                 self.over.extend([hash, back]);
             }
@@ -110,8 +134,8 @@ impl Shortcuts {
     }
 
     /// Whether datagrams that are worth entries may have them by now.
-    pub(super) fn is_free(&mut self, kernel: &Kernel, hash: u64, now: Instant) -> bool {
-        let is_held = kernel.datagrams.is_held(hash, now);
+    pub(super) fn is_free(&mut self, datagrams: &Datagrams, hash: u64, now: Instant) -> bool {
+        let is_held = datagrams.is_held(hash, now);
         if is_held {
             self.candidates.forget(hash);
         }
@@ -127,7 +151,7 @@ impl Shortcuts {
     }
 
     /// Deletes the entries of flows that are over.
-    pub(super) fn end(&mut self, kernel: &Kernel, flows: &mut FlowTable, cx: &Context<'_>) {
+    pub(super) fn end(&mut self, records: &Records, flows: &mut FlowTable, cx: &Context<'_>) {
         while let Some(flow) = self.over.pop() {
             let Some(mut installed) = self.table.remove(flow) else {
                 continue;
@@ -144,7 +168,7 @@ impl Shortcuts {
                 }
                 None => {}
             }
-            let record = kernel.cache.records.read(installed.record);
+            let record = records.read(installed.record);
             installed.follow(&record, flows, cx);
             self.pool.close(installed.record);
         }
@@ -185,15 +209,15 @@ impl Shortcuts {
     }
 
     /// Writes the entries of a flow; false when it cannot have any.
-    pub(super) fn install(
+    pub(super) fn install<C: Memory>(
         &mut self,
-        shared: &Shared,
-        kernel: &Kernel,
-        (snapshot, dscp): (&Snapshot, Dscp),
+        basis: &Basis<'_, C>,
         flows: &mut FlowTable,
         due: &Due,
         cx: &Context<'_>,
     ) -> bool {
+        let (kernel, snapshot) = (basis.kernel, basis.snapshot);
+        let records = kernel.cache.records();
         let (now, vni) = (cx.now, due.vni);
         // Before the routes: see `Kernel::word`.
         let epoch = kernel.word(snapshot.flow_epochs.of(vni));
@@ -213,7 +237,7 @@ impl Shortcuts {
         {
             return false;
         }
-        let Some((way, from)) = way(shared, kernel, (snapshot, dscp), due) else {
+        let Some((way, from)) = way(basis, due) else {
             return false;
         };
         let largest = match way {
@@ -231,11 +255,13 @@ impl Shortcuts {
             scope: Scope::In(vni),
             flow: due.back,
         });
+        let receiver = self.receiver(snapshot, due, way);
+        let ports = (due.port.id, receiver.as_ref().map(|at| at.port.id));
         // Entries of before are found by their own keys.
         let before = self.table.get_mut(due.hash);
-        if before.is_some_and(|before| !before.is_of((out, inward), *at)) {
+        if before.is_some_and(|before| !before.is_of((out, inward), *at, ports)) {
             self.over.push(due.hash);
-            self.end(kernel, flows, cx);
+            self.end(records, flows, cx);
         }
         let known = self.table.get_mut(due.hash).map(|known| {
             known.since = now;
@@ -244,11 +270,11 @@ impl Shortcuts {
         if known.is_none() && self.table.count_of(due.port.id) >= self.share_of(&at) {
             return false;
         }
-        let Some(record) = known.or_else(|| self.pool.open(&kernel.cache.records)) else {
+        let Some(record) = known.or_else(|| self.pool.open(records)) else {
             return false;
         };
         if known.is_none() {
-            let ports = (Arc::clone(&due.port), self.receiver(snapshot, due, way));
+            let ports = (Arc::clone(&due.port), receiver);
             let keys = (out, inward);
             let installed = Installed::new(due.hash, keys, record, ports, *at, due.balanced, now);
             self.table.put(installed);
@@ -270,7 +296,7 @@ impl Shortcuts {
             Err(error) => {
                 tracing::debug!(%error, "a flow takes no shortcut");
                 self.over.push(due.hash);
-                self.end(kernel, flows, cx);
+                self.end(records, flows, cx);
                 false
             }
         }
@@ -291,7 +317,7 @@ impl Shortcuts {
         inward: Option<(FlowKey, (SocketAddrV4, SocketAddrV4))>,
         (rewrite, by_device): (Option<Rewrite>, Option<Hardware>),
         at: &Shortcut,
-    ) -> Result<(), weft_fastpath::InstallError> {
+    ) -> Result<(), E::Refusal> {
         self.installer.put_out(out, entry)?;
         let Some((key, (from, to))) = inward else {
             return Ok(());
@@ -315,15 +341,13 @@ impl Shortcuts {
 }
 
 /// The way of a flow out of its sandbox; to another node also the VTEPs of the way back, from and to.
-fn way(
-    shared: &Shared,
-    kernel: &Kernel,
-    (snapshot, dscp): (&Snapshot, Dscp),
+fn way<C: Memory>(
+    basis: &Basis<'_, C>,
     due: &Due,
 ) -> Option<(Way, Option<(SocketAddrV4, SocketAddrV4)>)> {
     match due.to {
         Destination::Local(port) => {
-            let other = snapshot.ports.get(&port)?.shortcut.load_full()?;
+            let other = basis.snapshot.ports.get(&port)?.shortcut.load_full()?;
             let way = Way::Local {
                 device: other.host_end,
                 other: other.number,
@@ -332,10 +356,14 @@ fn way(
             Some((way, None))
         }
         // The answers could not come.
-        Destination::Remote(_) if due.is(CarriageKind::Published) && !kernel.decapsulates() => None,
+        Destination::Remote(_)
+            if due.is(CarriageKind::Published) && !basis.kernel.decapsulates() =>
+        {
+            None
+        }
         Destination::Remote(SocketAddr::V4(vtep)) => {
-            let route = kernel.route(*vtep.ip())?;
-            let own = shared.own?;
+            let route = basis.kernel.route(*vtep.ip())?;
+            let own = basis.own?;
             let way = Way::Remote {
                 device: route.device,
                 next_hop: route.next_hop,
@@ -344,7 +372,7 @@ fn way(
                 vni: due.vni,
                 dst_mac: due.macs[0],
                 src_mac: due.macs[1],
-                dscp,
+                dscp: basis.dscp,
             };
             Some((way, Some((vtep, own))))
         }

@@ -201,6 +201,39 @@ fn resets_have_the_numbers_of_what_was_carried() {
     assert!(b.table.poll_ended().is_some());
 }
 
+#[test]
+fn a_client_that_has_closed_is_reset_by_the_numbers_of_its_last_segment() {
+    let mut b = Bench::new(1);
+    b.open(1);
+    carry(&mut b, request(1)).unwrap();
+    let last = b.now;
+    let told = Some((9_000_000, 8_000_000));
+    carried(&mut b, 1, last, told);
+    // Its end has data, and acknowledges more than what was carried did.
+    let end = to_vip(1, FIN | ACK, 9_000_000, 8_000_070, b"bye");
+    b.forwarded(&port(), end);
+    assert!(b.table.poll_ended().is_some());
+    carried(&mut b, 1, last, told);
+    b.replicas.clear();
+    b.publish();
+    let mut resets = Vec::new();
+    let cx = Context {
+        now: b.now,
+        epoch: b.epoch,
+        services: &b.services,
+    };
+    assert!(
+        b.table
+            .sweep(&cx, 10, |reset| resets.push(reset.frame.to_vec()))
+    );
+    let [to_client, to_replica] = &resets[..] else {
+        panic!("{} resets", resets.len());
+    };
+    assert_eq!(to_client[38..42], 8_000_070_u32.to_be_bytes());
+    assert_eq!(to_client[42..46], 9_000_004_u32.to_be_bytes());
+    assert_eq!(to_replica[38..42], 9_000_004_u32.to_be_bytes());
+}
+
 /// A client outside at published port 8000, with an open connection; as it sends, and as the replica
 /// sees it.
 fn open_published(b: &mut Bench, origin: &Origin, client: IpAddr, sport: u16) -> [FiveTuple; 2] {
