@@ -39,6 +39,27 @@ pub fn beside_others() -> RwLockReadGuard<'static, ()> {
     MACHINE.read().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Waits until no cluster of this test program is there, and keeps them away while it is held.
+pub fn machine_alone() -> RwLockWriteGuard<'static, ()> {
+    MACHINE.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Variable of the environment that says for all clusters of a run what agents get as `--fast-path`,
+/// but for tests that say so themselves.
+pub const FAST_PATH: &str = "WEFT_TESTS_FAST_PATH";
+
+/// Arguments of every agent.
+fn agent_args(settings: &Settings) -> Vec<String> {
+    let option = "--fast-path";
+    let mut args = settings.agent_args.clone();
+    if let Ok(value) = std::env::var(FAST_PATH)
+        && !args.iter().any(|arg| arg == option)
+    {
+        args.extend([option.to_owned(), value]);
+    }
+    args
+}
+
 /// What a test wants its cluster to be.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -93,7 +114,7 @@ impl Cluster {
     #[must_use]
     pub fn bare(program: &str, settings: &Settings) -> Self {
         let share = if settings.alone {
-            Share::Whole(MACHINE.write().unwrap_or_else(PoisonError::into_inner))
+            Share::Whole(machine_alone())
         } else {
             Share::Some(beside_others())
         };
@@ -107,7 +128,7 @@ impl Cluster {
             nodes: settings.nodes,
             dir: dir.path().join("lab"),
             program: PathBuf::from(program),
-            agent_args: settings.agent_args.clone(),
+            agent_args: agent_args(settings),
             mtu: settings.mtu,
             shares_images: settings.shares_images,
             insecure_registries: settings.insecure_registries.clone(),

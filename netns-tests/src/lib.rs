@@ -13,7 +13,7 @@ mod said;
 mod stream;
 mod wait;
 
-pub use cluster::{Cluster, Settings, beside_others};
+pub use cluster::{Cluster, FAST_PATH, Settings, beside_others, machine_alone};
 pub use http::{Held, ask, ask_from, ask_on, connect, get, hold, hold_from};
 pub use said::Said;
 pub use stream::{receive_pattern, send_pattern, transfer};

@@ -5,6 +5,7 @@ mod as_direct;
 mod bad_input;
 mod bench;
 mod by_hand;
+mod by_workers;
 mod cable;
 mod capture;
 mod choice;
