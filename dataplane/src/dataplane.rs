@@ -6,7 +6,9 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use weft_fastpath::FlowCache;
+use weft_sys::clock::monotonic_nanos;
 use weft_sys::udp::worker_for;
+use weft_wire::Instant;
 use weft_wire::loopback::Loopback;
 
 use crate::capture::CaptureFilter;
@@ -123,11 +125,11 @@ impl Dataplane {
     /// Says whether the device of the second port is there
     /// ([`FlowCache::attach_sink`](weft_fastpath::FlowCache::attach_sink)), and up. Without it,
     /// connections through published ports to replicas of other nodes take no shortcut, as their
-    /// answers could not.
-    pub fn set_decapsulation(&self, on: bool) {
-        if let Some(kernel) = self.shared.fast_path.get() {
-            kernel.set_decapsulation(on);
-        }
+    /// answers could not. To be said again each second: false while answers do not come by that device,
+    /// as those of a connection have not for some seconds; a minute later it is tried again.
+    pub fn set_decapsulation(&self, on: bool) -> bool {
+        let kernel = self.shared.fast_path.get();
+        kernel.is_none_or(|kernel| kernel.set_decapsulation(on, Instant(monotonic_nanos())))
     }
 
     /// The agent lives: what the kernel carries goes on for

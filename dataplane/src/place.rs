@@ -128,6 +128,14 @@ impl Place {
     }
 }
 
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(cpu) = self.at {
+            self.places.give_back(cpu);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use weft_sys::affinity::allowed;

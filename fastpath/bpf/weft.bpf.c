@@ -54,6 +54,7 @@
 
 // Of `linux/socket.h`, which is no header for programs.
 #define AF_INET 2
+#define AF_INET6 10
 
 // Explicit congestion notification (RFC 3168): the two low bits of the traffic class. The lower one
 // is set in marks of the way only, ECT(1) and CE.
@@ -173,6 +174,9 @@ struct record {
 	__u64 socket; // what is known of its socket in the sandbox
 	__u64 sent;   // sequence number after the last byte that left, and what was acknowledged
 	__u64 ahead;  // when that number was another one last
+	__u64 came;   // sequence number after the last byte that came from another node; bit 32: is set
+	__u64 fresh;  // when that number was another one last
+	__u64 passed; // packets for the device of the second port
 };
 
 enum socket_state {
@@ -464,6 +468,34 @@ static __always_inline void note_sent(struct record *record, const struct packet
 	record->sent = (__u64)end << 32 | packet->ack;
 }
 
+// Notes what comes from another node, whoever carries it on: what comes again and again, and has not
+// been acknowledged by anybody here, does not arrive by this way (a rule of a firewall that names the
+// device).
+static __always_inline void note_came(struct record *record, const struct packet *packet, __u64 now)
+{
+	__u32 data = packet->len - packet->headers;
+	__u32 end = packet->seq + data;
+	__u64 came = record->came;
+	__u64 sent = record->sent;
+
+	if (packet->len <= packet->headers)
+		return;
+	if (!came || (__s32)(end - (__u32)came) > 0) {
+		record->came = 1ULL << 32 | end;
+		record->fresh = now;
+	} else if (now - record->fresh > STUCK_AFTER && (!sent || (__s32)(end - (__u32)sent) > 0)) {
+		record->socket = SOCKET_STUCK;
+	}
+}
+
+// Whether it is a packet that a socket of TCP or UDP has made. Others, and what is sent as a whole frame
+// (AF_PACKET), may ask a device to complete a checksum where there is none, over an address that was
+// looked at.
+static __always_inline bool by_its_socket(const struct bpf_sock *socket)
+{
+	return socket->family == AF_INET || socket->family == AF_INET6;
+}
+
 // What leaves the sandbox by its first device, before the TAP has it.
 SEC("classifier")
 int leave(struct __sk_buff *skb)
@@ -496,6 +528,10 @@ int leave(struct __sk_buff *skb)
 	// Answers come by the second device: only a socket of this very namespace that takes them
 	// from there may have them. What the sandbox forwards for others has none.
 	socket = skb->sk;
+	if (socket && !by_its_socket(socket)) {
+		count(NO_SOCKET);
+		return TC_ACT_UNSPEC;
+	}
 	if (!socket || socket->bound_dev_if) {
 		record->socket = SOCKET_BOUND;
 		count(NO_SOCKET);
@@ -650,6 +686,8 @@ static __always_inline int encapsulate(struct __sk_buff *skb, const struct packe
 				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 |
 					BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2_ETH |
 					BPF_F_ADJ_ROOM_ENCAP_L2(ETH_HLEN))) {
+		// It is a tunnel's already, and so are the others: a worker takes them.
+		record->socket = SOCKET_STUCK;
 		count(FAILED);
 		return TC_ACT_SHOT;
 	}
@@ -668,6 +706,7 @@ int push(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 	struct out_entry *entry;
+	struct bpf_sock *socket;
 	struct record *record;
 	__u32 len = skb->len;
 	__u32 number, device;
@@ -680,6 +719,12 @@ int push(struct __sk_buff *skb)
 	if (!entry)
 		return TC_ACT_UNSPEC;
 	now = bpf_ktime_get_ns();
+	// The socket comes along through the device.
+	socket = skb->sk;
+	if (!socket || !by_its_socket(socket)) {
+		count(NO_SOCKET);
+		return TC_ACT_UNSPEC;
+	}
 	// `leave` has looked at both. The entry may have become stale since, or a program in the sandbox
 	// sends by this device itself: the bridge takes neither.
 	if (!holds(entry->network, entry->epoch, now) || !fits(skb, &packet, entry->largest)) {
@@ -736,7 +781,8 @@ int enter(struct __sk_buff *skb)
 	if (!record)
 		return TC_ACT_UNSPEC;
 	now = bpf_ktime_get_ns();
-	note_sent(record, &packet, len, now);
+	if (!packet.udp)
+		note_sent(record, &packet, len, now);
 	if (record->socket == SOCKET_STUCK) {
 		count(NO_SOCKET);
 		return TC_ACT_UNSPEC;
@@ -823,14 +869,16 @@ static __always_inline int carry_in(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	}
 	now = bpf_ktime_get_ns();
-	if (!holds(entry->network, entry->epoch, now)) {
-		count(STALE);
-		return TC_ACT_UNSPEC;
-	}
 	number = entry->record;
 	record = bpf_map_lookup_elem(&records, &number);
 	if (!record)
 		return TC_ACT_UNSPEC;
+	if (!packet.udp)
+		note_came(record, &packet, now);
+	if (!holds(entry->network, entry->epoch, now)) {
+		count(STALE);
+		return TC_ACT_UNSPEC;
+	}
 	if (record->socket != SOCKET_FREE) {
 		count(NO_SOCKET);
 		return TC_ACT_UNSPEC;
@@ -845,8 +893,12 @@ static __always_inline int carry_in(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	}
 	// By the port of the data path there is no device: a worker takes it.
-	if (entry->by_device)
-		return outer->udp.dest == second.port ? BY_DEVICE : TC_ACT_UNSPEC;
+	if (entry->by_device) {
+		if (outer->udp.dest != second.port)
+			return TC_ACT_UNSPEC;
+		__sync_fetch_and_add(&record->passed, 1);
+		return BY_DEVICE;
+	}
 	inner = outer->inner;
 	device = entry->device;
 	len = ETH_HLEN + packet.len;
@@ -955,8 +1007,10 @@ int sink(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	packet.key.scope |= tunnel.tunnel_id;
 	entry = bpf_map_lookup_elem(&in_flows, &packet.key);
-	if (!entry || !entry->by_device || entry->saddr != bpf_htonl(tunnel.remote_ipv4))
+	if (!entry || !entry->by_device || entry->saddr != bpf_htonl(tunnel.remote_ipv4)) {
+		count(FAILED);
 		return TC_ACT_SHOT;
+	}
 	now = bpf_ktime_get_ns();
 	number = entry->record;
 	record = bpf_map_lookup_elem(&records, &number);

@@ -12,7 +12,7 @@ pub(crate) const FLOWS: u32 = 131_072;
 /// Networks that there is room for; `NETWORKS` there.
 pub(crate) const NETWORKS: u32 = 16_384;
 /// Words of a record: `struct record`.
-pub(crate) const RECORD_WORDS: usize = 8;
+pub(crate) const RECORD_WORDS: usize = 11;
 
 const OUT_BYTES: usize = 0;
 const OUT_PACKETS: usize = 1;
@@ -21,6 +21,7 @@ const IN_PACKETS: usize = 3;
 const LAST: usize = 4;
 const SOCKET: usize = 5;
 const SENT: usize = 6;
+const PASSED: usize = 10;
 
 /// `SOCKET_BOUND`.
 const BOUND: u64 = 2;
@@ -63,6 +64,9 @@ pub struct Record {
     /// How far the sandbox is; none before its first packet, and of datagrams. Counts what goes to the
     /// workers, too.
     pub sent: Option<Sent>,
+    /// Packets that were let pass to the device of the second port. Those that it has brought count in
+    /// `traffic`.
+    pub passed: u64,
 }
 
 /// How far one end of a connection is.
@@ -108,6 +112,7 @@ impl Records {
                     ack: sent as u32,
                 }),
             },
+            passed: word(PASSED),
         }
     }
 

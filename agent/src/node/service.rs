@@ -418,7 +418,7 @@ impl NodeService for Node {
     async fn drops(&self, query: DropsQuery) -> Answer<Drops> {
         let (member, data_path) = self.carrying().await?;
         if let Some(port) = &query.port {
-            counters::check_port(&member.handles, &data_path, port)?;
+            counters::check_row(&member.handles, &data_path, port)?;
         }
         Ok(counters::drops(
             &member.handles,

@@ -65,13 +65,22 @@ fn ports(handles: &Handles, data_path: &DataPath) -> Vec<(Arc<Port>, String)> {
     ports
 }
 
-/// Refuses the name of a port that is not on this node.
+/// Refuses the name of a port that is not on this node, to capture its frames.
 pub(crate) fn check_port(handles: &Handles, data_path: &DataPath, name: &str) -> Answer<()> {
+    check_name(handles, data_path, name, &[UNDERLAY])
+}
+
+/// The same of one whose drops are asked for.
+pub(crate) fn check_row(handles: &Handles, data_path: &DataPath, name: &str) -> Answer<()> {
+    check_name(handles, data_path, name, &[EARLIER, UNDERLAY])
+}
+
+fn check_name(handles: &Handles, data_path: &DataPath, name: &str, others: &[&str]) -> Answer<()> {
     let mut known: Vec<String> = ports(handles, data_path)
         .into_iter()
         .map(|(port, _)| port.name.to_string())
         .collect();
-    known.extend([UNDERLAY, EARLIER].map(str::to_owned));
+    known.extend(others.iter().map(|&other| other.to_owned()));
     if known.iter().any(|k| k == name) {
         return Ok(());
     }

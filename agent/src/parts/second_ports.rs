@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use arc_swap::ArcSwap;
 
@@ -15,6 +15,7 @@ pub(crate) struct SecondPorts {
     announced: ArcSwap<BTreeSet<Ipv4Addr>>,
     answering: ArcSwap<BTreeSet<Ipv4Addr>>,
     closed: ArcSwap<BTreeSet<Ipv4Addr>>,
+    kept: AtomicBool,
 }
 
 impl SecondPorts {
@@ -25,6 +26,15 @@ impl SecondPorts {
 
     pub(crate) fn set_own(&self, port: u16) {
         self.own.store(port, Ordering::Relaxed);
+    }
+
+    /// Whether what comes to this node's arrives at its device, as far as anybody knows.
+    pub(crate) fn arrives(&self) -> bool {
+        !self.kept.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_arrives(&self, arrives: bool) {
+        self.kept.store(!arrives, Ordering::Relaxed);
     }
 
     /// Nodes that say that they have one, by VTEP.

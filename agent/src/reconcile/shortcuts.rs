@@ -209,8 +209,12 @@ impl Keeper {
         let (hops, merging) = (data_path.hops.load(), data_path.second_ports.answering());
         self.underlay.keep(plane, way, (&**hops, &*merging), again);
         if look.slow {
-            let way = (&mut host.netlink, host.links.as_slice());
-            self.merging.keep(data_path, way, again);
+            // Not before the programs in front of the underlay are this agent's: those of another one
+            // know entries that the new one at the device does not.
+            if self.underlay.is_any() || look.settled {
+                let way = (&mut host.netlink, host.links.as_slice());
+                self.merging.keep(data_path, way, again);
+            }
             let way = (&mut host.netlink, host.links.as_slice());
             let wanted = look.mode == Mode::On && look.frames;
             self.mesh.keep(data_path, way, (wanted, again));

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use weft_wire::Instant;
 
-/// Flows that are told apart.
-const PLACES: usize = 4096;
+/// Flows that are told apart: enough for one sandbox with many of them to hold back few of others.
+const PLACES: usize = 65_536;
 
 /// Shared by all workers.
 #[derive(Debug)]

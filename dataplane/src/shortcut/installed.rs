@@ -33,6 +33,9 @@ pub(super) struct Receiver {
     pub(super) out: FlowKey,
 }
 
+/// Where so many packets have passed, some have arrived.
+const PASSED: u64 = 8;
+
 /// A flow that the kernel carries.
 #[derive(Debug)]
 pub(super) struct Installed {
@@ -140,6 +143,12 @@ impl Installed {
         }
         let renewed = self.balanced.is_some() && cx.now.since(self.since) >= RENEW;
         renewed || cx.now.since(self.since.max(record.last)) >= IDLE
+    }
+
+    /// Whether packets are let pass to the device of the second port, and none has come by it: a rule of
+    /// the host keeps them.
+    pub(super) const fn is_unanswered(record: &Record) -> bool {
+        record.passed >= PASSED && record.traffic.in_packets == 0
     }
 
     /// How long the flow is to stay with the workers, where it has datagrams that are better off there.

@@ -1,8 +1,9 @@
 //! The kernel's side, shared by the workers and the agent.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use foldhash::fast::RandomState;
@@ -34,6 +35,9 @@ pub enum FastPathError {
     SelfTest(#[from] SelfTestError),
 }
 
+/// Answers that did not come by the second port are not waited for there for so long.
+const UNANSWERED: Duration = Duration::from_secs(60);
+
 /// By VTEP.
 type Routes = HashMap<Ipv4Addr, UnderlayRoute, RandomState>;
 
@@ -47,8 +51,10 @@ pub(crate) struct Kernel<C = FlowCache> {
     /// By which all workers tell flows.
     pub(super) hasher: RandomState,
     routes: ArcSwap<Routes>,
-    /// The second port has its device.
+    /// The second port has its device, and what comes by it arrives.
     decapsulates: AtomicBool,
+    /// Until when it does not; monotonic clock, ns.
+    unanswered_until: AtomicU64,
     /// Grows with every change of the routes or of that, which makes all entries stale as well.
     generation: AtomicU32,
     /// What the kernel was told last. Locked by the agent's threads only.
@@ -85,6 +91,7 @@ impl<C: Memory> Kernel<C> {
             hasher: RandomState::default(),
             routes: ArcSwap::default(),
             decapsulates: AtomicBool::new(false),
+            unanswered_until: AtomicU64::new(0),
             generation: AtomicU32::new(0),
             told: Mutex::new(None),
         }
@@ -129,11 +136,21 @@ impl<C: Memory> Kernel<C> {
         self.decapsulates.load(Ordering::SeqCst)
     }
 
-    /// The device of the second port is there, or is gone.
-    pub(crate) fn set_decapsulation(&self, on: bool) {
+    /// The device of the second port is there, or is gone. False while answers do not come by it.
+    pub(crate) fn set_decapsulation(&self, on: bool, now: Instant) -> bool {
+        let answered = now.0 >= self.unanswered_until.load(Ordering::SeqCst);
+        let on = on && answered;
         if self.decapsulates.swap(on, Ordering::SeqCst) != on {
             self.renew();
         }
+        answered
+    }
+
+    /// A connection of a client outside has had no answer by the second port: a rule of the host may
+    /// keep them. For a while there are no others, from the next [`Self::set_decapsulation`] on.
+    pub(super) fn unanswered(&self, now: Instant) {
+        let until = now.after(UNANSWERED).0;
+        self.unanswered_until.fetch_max(until, Ordering::SeqCst);
     }
 
     /// Every entry is stale.

@@ -12,11 +12,13 @@ use super::balanced::{Balanced, Due};
 use super::cache::{Entries, Memory};
 use super::candidates::Direction;
 use super::datagrams::Datagrams;
+use super::installed::Installed;
+use super::kernel::Kernel;
 use super::shortcuts::{Basis, LOOK, Shortcuts};
 use crate::port::Port;
 
-/// Entries looked at in one round.
-const LOOK_BUDGET: usize = 2048;
+/// Entries looked at in one round: two calls of the kernel for each exchange within the node.
+const LOOK_BUDGET: usize = 512;
 
 /// Whether a frame may be one of a flow that takes shortcuts.
 fn is_plain(info: &IpInfo) -> bool {
@@ -311,24 +313,23 @@ impl<E: Entries> Shortcuts<E> {
             }
         }
         if cx.now >= self.look_at && self.table.len() > 0 {
-            self.look((&basis.kernel.datagrams, records), flows, cx);
+            self.look(basis.kernel, flows, cx);
         }
         made
     }
 
     /// Looks at what was carried, and ends what is over.
-    fn look(
-        &mut self,
-        (datagrams, records): (&Datagrams, &Records),
-        flows: &mut FlowTable,
-        cx: &Context<'_>,
-    ) {
+    fn look<C: Memory>(&mut self, kernel: &Kernel<C>, flows: &mut FlowTable, cx: &Context<'_>) {
+        let (datagrams, records) = (&kernel.datagrams, kernel.cache.records());
         let (over, installer, now) = (&mut self.over, &self.installer, cx.now);
         let done = self.table.look(LOOK_BUDGET, |installed| {
             let record = records.read(installed.record);
             let is_over = installed.follow(&record, flows, cx) || record.bound;
             if is_over || !installed.has_devices() {
                 over.push(installed.flow);
+            }
+            if Installed::is_unanswered(&record) {
+                kernel.unanswered(now);
             }
             if let Some(time) = installed.judge(&record, (installer, records), now) {
                 let answers = installed.receiver.as_ref().map(|receiver| receiver.flow);

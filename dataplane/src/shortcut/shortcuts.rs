@@ -348,6 +348,10 @@ fn way<C: Memory>(
     match due.to {
         Destination::Local(port) => {
             let other = basis.snapshot.ports.get(&port)?.shortcut.load_full()?;
+            // The node's own address is nobody's but for clients outside.
+            if other.number == MESH_NUMBER && !due.is(CarriageKind::Published) {
+                return None;
+            }
             let way = Way::Local {
                 device: other.host_end,
                 other: other.number,
@@ -355,7 +359,7 @@ fn way<C: Memory>(
             };
             Some((way, None))
         }
-        // The answers could not come.
+        // The answers could not come, or do not.
         Destination::Remote(_)
             if due.is(CarriageKind::Published) && !basis.kernel.decapsulates() =>
         {

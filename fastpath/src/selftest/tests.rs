@@ -27,6 +27,7 @@ fn this_kernel_passes_and_nothing_stays() {
         last: Instant(0),
         bound: false,
         sent: None,
+        passed: 0,
     };
     for id in RECORDS {
         assert_eq!(cache.records.read(id), unused);

@@ -38,6 +38,7 @@ pub(super) fn examine(checks: &mut Checks, handles: &Handles, data_path: &DataPa
     let ways = Ways {
         by_segments: data_path.by_segments.load().values().cloned().collect(),
         closed: (*data_path.second_ports.closed()).clone(),
+        kept: !data_path.second_ports.arrives(),
     };
     say(checks, &found, **data_path.shortcuts.load(), &ways);
 }
@@ -49,6 +50,8 @@ struct Ways {
     by_segments: BTreeSet<String>,
     /// Nodes that do not answer at their second port.
     closed: BTreeSet<Ipv4Addr>,
+    /// This node's own rules keep what comes to its second port.
+    kept: bool,
 }
 
 impl Ways {
@@ -82,6 +85,11 @@ fn say(checks: &mut Checks, found: &Found, sandboxes: SandboxCounts, ways: &Ways
             text += &ways.devices();
             if sandboxes.refused == 0 {
                 match ways.closed.first() {
+                    None if ways.kept => checks.warn(
+                        name,
+                        format!("{text}; answers through published ports do not pass this host's rules"),
+                        &format!("weftd carries them, slower: let UDP {MERGING_PORT} of other nodes into the input of this host"),
+                    ),
                     None => checks.ok(name, text),
                     Some(node) => checks.warn(
                         name,
@@ -152,6 +160,7 @@ mod tests {
         let mut ways = Ways {
             by_segments: BTreeSet::from(["eth0".to_owned()]),
             closed: BTreeSet::new(),
+            kept: false,
         };
         let check = said(&ways);
         assert_eq!(
@@ -159,6 +168,10 @@ mod tests {
             "kernel (tc): 1 flows, 0 sandboxes; user space on eth0: it segments datagrams and not tunnels"
         );
         assert_eq!(check.health, Health::Ok);
+        ways.kept = true;
+        let check = said(&ways);
+        assert_eq!(check.health, Health::Warn);
+        assert!(check.next.ends_with("into the input of this host"));
         ways.closed.insert(Ipv4Addr::new(192, 0, 2, 7));
         let check = said(&ways);
         assert_eq!(check.health, Health::Warn);

@@ -73,6 +73,11 @@ impl UnderlayDevices {
         self.refused.retain(|index| wanted.contains_key(index));
     }
 
+    /// Whether a program of this agent is in front of any.
+    pub(super) fn is_any(&self) -> bool {
+        !self.present.is_empty()
+    }
+
     /// Takes away what an earlier agent has put in front of other devices.
     pub(super) fn sweep(&self, host: &mut Netlink, links: &[Link]) {
         for link in links.iter().filter(|link| may_have_program(link)) {

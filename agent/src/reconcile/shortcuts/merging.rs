@@ -41,7 +41,15 @@ impl Merging {
         let found = links.iter().find(|link| link.name == MERGING);
         self.look(data_path, (host, found), again);
         // What comes there goes on to the workers without it, but for answers to clients outside.
-        data_path.plane.set_decapsulation(self.is_open);
+        let answered = data_path.plane.set_decapsulation(self.is_open);
+        if !answered && data_path.second_ports.arrives() {
+            tracing::warn!(
+                port = MERGING_PORT,
+                "rules of this host keep UDP of other nodes from its input: answers through published \
+                 ports are carried by this process"
+            );
+        }
+        data_path.second_ports.set_arrives(answered);
     }
 
     fn look(

@@ -10,7 +10,8 @@ use std::sync::atomic::Ordering;
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use weft_fastpath::{
-    Epochs, FlowKey, Heartbeat, InEntry, OutEntry, RecordId, Records, Rewrite, Scope, Way,
+    Epochs, FlowCache, FlowKey, Heartbeat, InEntry, OutEntry, RecordId, Records, Rewrite, Scope,
+    Way,
 };
 use weft_sys::kernel_words::KernelWords;
 use weft_wire::rewrite::Side;
@@ -21,7 +22,7 @@ use super::segment::Segment;
 use super::world::vni;
 
 // Words of `struct record`.
-const RECORD: usize = 8;
+const RECORD: usize = Records::WORDS / FlowCache::FLOWS as usize;
 const OUT_BYTES: usize = 0;
 const OUT_PACKETS: usize = 1;
 const IN_BYTES: usize = 2;
