@@ -22,6 +22,8 @@
 //! `cargo xtask tutorial [--all]` makes the first change of CONTRIBUTING.md in a copy ([`tutorial`]).
 //! `cargo xtask docs` writes the references anew ([`mod@reference`]).
 //! `cargo xtask bpf [--check]` compiles the programs of the fast path, or compares them ([`bpf`]).
+//! `cargo xtask kernels` tries the programs of the fast path on kernels that are booted for it
+//! ([`kernels`]).
 //! `cargo xtask deny` holds the dependencies against `deny.toml` ([`deny`]).
 
 #![forbid(unsafe_code)]
@@ -34,6 +36,7 @@ mod deny;
 mod dependencies;
 mod glossary;
 mod hash_order;
+mod kernels;
 mod lints;
 mod locks;
 mod modules;
@@ -57,6 +60,7 @@ use std::process::{Command, ExitCode};
 use anyhow::Context;
 use cargo_metadata::{Metadata, MetadataCommand};
 
+use crate::kernels::Kernel;
 use crate::programs::Consent;
 use crate::report::Report;
 
@@ -64,6 +68,7 @@ const USAGE: &str = "\
 usage: cargo xtask demo [--yes|--no-install] [OPTIONS OF weft demo]
        cargo xtask test [--yes|--no-install] [--all]
        cargo xtask bpf [--check]
+       cargo xtask kernels [--yes|--no-install] [--kernel VMLINUZ --modules DIR]…
        cargo xtask check|circles|citations|deny|docs|tutorial [--all]";
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -85,6 +90,13 @@ fn main() -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         ["bpf", "--check"] => compiled()?,
+        ["kernels", ref rest @ ..] => {
+            let (consent, rest) = Consent::take(rest);
+            let Some(asked) = kernels::asked(&rest) else {
+                return usage(&mut out);
+            };
+            booted(asked, consent, &mut out)?
+        }
         ["check"] => check()?,
         ["circles"] => {
             write!(out, "{}", circles::list(&members()?)?)?;
@@ -162,6 +174,13 @@ fn denied() -> anyhow::Result<Report> {
 fn compiled() -> anyhow::Result<Report> {
     let mut report = Report::default();
     bpf::check(&members()?, &mut report)?;
+    Ok(report)
+}
+
+fn booted(asked: Vec<Kernel>, consent: Consent, out: &mut impl Write) -> anyhow::Result<Report> {
+    let path = programs::provide(programs::KERNELS, consent, out)?;
+    let mut report = Report::default();
+    kernels::check(&members()?, asked, &path, &mut report)?;
     Ok(report)
 }
 

@@ -21,7 +21,7 @@ use anyhow::{Context, bail, ensure};
 
 use packager::Packager;
 use table::Program;
-pub(crate) use table::{DEMO, STACK_DEMO, TESTS};
+pub(crate) use table::{DEMO, KERNELS, STACK_DEMO, TESTS};
 
 /// Where systems keep programs of root that leave these folders out of an ordinary user's path.
 const SBIN: [&str; 2] = ["/usr/sbin", "/sbin"];

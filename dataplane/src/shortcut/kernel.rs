@@ -70,8 +70,9 @@ impl Kernel {
         if underlay.is_ipv6() {
             return Err(FastPathError::Family);
         }
-        let cache = FlowCache::load()?;
+        let mut cache = FlowCache::load()?;
         let supported = selftest::run(&cache)?;
+        cache.forget_events()?;
         Ok(Self::new(cache, supported.ipv6))
     }
 }

@@ -57,6 +57,17 @@ const RUNC: Program = program(
     "containers of tests, benches and a demo",
     ["runc"; 3],
 );
+const IP: Program = program(
+    "ip",
+    "makes links, addresses and namespaces for tests",
+    ["iproute2", "iproute", "iproute2"],
+);
+const PING: Program = program(
+    "ping",
+    "packets through overlays and gateways",
+    ["iputils-ping", "iputils", "iputils"],
+);
+
 // Images are made of it: a variant that needs libraries will not do.
 const BUSYBOX: Program = program(
     "busybox",
@@ -75,11 +86,7 @@ pub(crate) const TESTS: &[Program] = &[
     CC,
     NFT,
     program("git", "applies the tutorial's patch", ["git"; 3]),
-    program(
-        "ip",
-        "makes links, addresses and namespaces for tests",
-        ["iproute2", "iproute", "iproute2"],
-    ),
+    IP,
     program(
         "bridge",
         "tests look at forwarding entries",
@@ -90,11 +97,7 @@ pub(crate) const TESTS: &[Program] = &[
         "tests compare connections with the kernel's own",
         ["iproute2", "iproute", "iproute2"],
     ),
-    program(
-        "ping",
-        "packets through overlays and gateways",
-        ["iputils-ping", "iputils", "iputils"],
-    ),
+    PING,
     program(
         "pgrep",
         "tests find processes of tasks",
@@ -170,6 +173,25 @@ pub(crate) const TESTS: &[Program] = &[
     ),
 ];
 
+/// What `cargo xtask kernels` runs, here and in its guests.
+pub(crate) const KERNELS: &[Program] = &[
+    CC,
+    NFT,
+    IP,
+    PING,
+    BUSYBOX,
+    program(
+        "qemu-system-x86_64",
+        "boots other kernels",
+        [
+            "qemu-system-x86",
+            "qemu-system-x86-core",
+            "qemu-system-x86_64",
+        ],
+    ),
+    program("cpio", "packs what a kernel boots with", ["cpio"; 3]),
+];
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -178,7 +200,7 @@ mod tests {
 
     #[test]
     fn each_program_is_there_once_with_packages_that_have_names() {
-        for table in [DEMO, STACK_DEMO, TESTS] {
+        for table in [DEMO, STACK_DEMO, TESTS, KERNELS] {
             let names: BTreeSet<_> = table.iter().map(|program| program.name).collect();
             assert_eq!(names.len(), table.len());
             for program in table {
