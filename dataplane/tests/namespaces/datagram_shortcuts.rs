@@ -7,7 +7,11 @@ use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use etherparse::PacketBuilder;
 use weft_fastpath::Event;
+use weft_sys::netlink::Netlink;
+use weft_sys::tap::{Tap, TapConfig};
+use weft_wire::{VnetHdr, vnet};
 
 use super::shortcuts::{carried, count, eventually, fast_nodes, pair};
 use crate::common::{Node, Sandbox, VIP6, inside, publish, sandbox, sandbox_at};
@@ -95,7 +99,7 @@ pub(crate) fn answer(server: &UdpSocket, request: &[u8]) {
 }
 
 /// A firewall that names the device, as that of a router does.
-fn refuse_second_device(sandbox: &Sandbox) {
+pub(crate) fn refuse_second_device(sandbox: &Sandbox) {
     let rules = "add table t\n\
                  add chain t c { type filter hook input priority 0; }\n\
                  add rule t c iifname eth1 drop\n";
@@ -295,4 +299,65 @@ fn what_leaves_in_fragments_passes_by_the_workers() {
     assert_eq!(count(&a, Event::Out), before);
     echo.times(10);
     assert!(count(&a, Event::Out) >= before + 10);
+}
+
+/// A device of the sandbox's own, bridged to its second one: what is written there leaves by that as it
+/// is, with whatever offload it asks for.
+fn bridged(sandbox: &Sandbox) -> Tap {
+    let make = || {
+        let mut netlink = Netlink::open().expect("netlink");
+        let tap = Tap::open(&TapConfig {
+            persist: false,
+            ..TapConfig::new("evil0")
+        })
+        .expect("tap");
+        assert!(netlink.add_bridge("br0").expect("bridge"));
+        for port in ["eth1", "evil0"] {
+            netlink.set_master(port, Some("br0")).expect("a port");
+            netlink.set_up(port, true).expect("up");
+        }
+        netlink.set_up("br0", true).expect("up");
+        tap
+    };
+    sandbox.ns.run_in(make).expect("thread")
+}
+
+#[test]
+fn a_frame_that_no_socket_has_made_is_not_carried() {
+    let ([a, b], [client, server]) = pair();
+    let echo = Echo::open(&client, &server);
+    echo.times(30);
+    assert_eq!((carried(&a), carried(&b)), (1, 1));
+    let (IpAddr::V4(from), IpAddr::V4(to)) = (client.ip, server.ip) else {
+        unreachable!("the harness has IPv4");
+    };
+    let port = |socket: &UdpSocket| socket.local_addr().expect("an address").port();
+    let builder = PacketBuilder::ethernet2([2; 6], [4; 6])
+        .ipv4(from.octets(), to.octets(), 64)
+        .udp(port(&echo.near), port(&echo.far));
+    let mut frame = Vec::new();
+    builder.write(&mut frame, b"in order").expect("in memory");
+    let evil = bridged(&client);
+    // As it is, and with a checksum to be completed over its own source address.
+    let over_source = VnetHdr {
+        flags: vnet::F_NEEDS_CSUM,
+        csum_start: 28,
+        csum_offset: 0,
+        ..VnetHdr::NONE
+    };
+    for asked in [VnetHdr::NONE, over_source] {
+        let before = [Event::NoSocket, Event::Out].map(|event| count(&a, event));
+        let mut header = [0; VnetHdr::LEN];
+        asked.emit(&mut header);
+        eventually("it is seen", || {
+            let written = evil.write(&[&header[..], &frame[..]].concat());
+            assert!(written.is_ok(), "{written:?}");
+            count(&a, Event::NoSocket) > before[0]
+        });
+        assert_eq!(count(&a, Event::Out), before[1], "{asked:?}");
+    }
+    let mut got = [0; 100];
+    let limit = Some(Duration::from_millis(100));
+    echo.far.set_read_timeout(limit).expect("a limit");
+    assert!(echo.far.recv(&mut got).is_err(), "{got:?}");
 }

@@ -3,13 +3,13 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use weft_dataplane::{CaptureFilter, Config, Dataplane};
 use weft_fastpath::Event;
 
+use super::datagram_shortcuts::refuse_second_device;
 use crate::common::{Node, Sandbox, lead_underlay, nodes_with, publish, sandbox, transfer};
 
 /// Two nodes with the kernel's flow cache.
@@ -242,13 +242,7 @@ fn a_flow_whose_packets_do_not_arrive_goes_back_to_the_workers() {
     let mut exchange = Exchange::open(&client, &server);
     exchange.times(30);
     assert_eq!((carried(&a), carried(&b)), (1, 1));
-    // The server's firewall names its devices, as that of a router does.
-    let rules = "add table t\n\
-                 add chain t c { type filter hook input priority 0; }\n\
-                 add rule t c iifname eth1 drop\n";
-    let nft = || Command::new("nft").arg(rules).output().expect("nft");
-    let said = server.ns.run_in(nft).expect("thread");
-    assert!(said.status.success(), "{said:?}");
+    refuse_second_device(&server);
     // The client sends the next request again and again, which is nobody's news but its own.
     exchange.times(1);
     let before = [count(&a, Event::Out), count(&b, Event::In)];
@@ -256,4 +250,23 @@ fn a_flow_whose_packets_do_not_arrive_goes_back_to_the_workers() {
     let after = [count(&a, Event::Out), count(&b, Event::In)];
     assert_eq!(after, before, "and it stays there");
     assert!(count(&a, Event::NoSocket) > 50);
+}
+
+#[test]
+fn a_receiver_that_has_nothing_to_send_again_is_reached_by_its_worker_too() {
+    let ([a, b], [client, server]) = pair();
+    let mut exchange = Exchange::open(&client, &server);
+    exchange.times(30);
+    assert_eq!((carried(&a), carried(&b)), (1, 1));
+    // By now the client has acknowledged the last answer, so the server is as silent as can be.
+    std::thread::sleep(Duration::from_millis(500));
+    refuse_second_device(&server);
+    let before = [count(&a, Event::NoSocket), count(&b, Event::NoSocket)];
+    exchange.times(1);
+    exchange.times(20);
+    let after = [count(&a, Event::NoSocket), count(&b, Event::NoSocket)];
+    assert!(
+        after[0] > before[0] && after[1] > before[1],
+        "{before:?} {after:?}"
+    );
 }
