@@ -445,6 +445,13 @@ static __always_inline bool ready(const struct flow_key *key, const struct rewri
 	return record && record->socket == SOCKET_FREE;
 }
 
+// Whether it was too long ago that something new was seen. Another CPU may have seen something since
+// this packet's clock was read.
+static __always_inline bool too_long(__u64 now, __u64 since)
+{
+	return (__s64)(now - since) > (__s64)STUCK_AFTER;
+}
+
 // Notes how far the sandbox is, for the reset of a flow whose other end is gone. All of a socket's
 // packets come by here, one after the other, also those that go to the workers.
 static __always_inline void note_sent(struct record *record, const struct packet *packet, __u32 len,
@@ -462,7 +469,7 @@ static __always_inline void note_sent(struct record *record, const struct packet
 		end = before;
 		// Sent again after the third time-out (RFC 6298), with nothing new in between. The workers'
 		// way is another one; where it is no better, nothing is lost by it.
-		if (data && now - record->ahead > STUCK_AFTER)
+		if (data && too_long(now, record->ahead))
 			record->socket = SOCKET_STUCK;
 	}
 	record->sent = (__u64)end << 32 | packet->ack;
@@ -481,9 +488,9 @@ static __always_inline void note_came(struct record *record, const struct packet
 	if (packet->len <= packet->headers)
 		return;
 	if (!came || (__s32)(end - (__u32)came) > 0) {
-		record->came = 1ULL << 32 | end;
 		record->fresh = now;
-	} else if (now - record->fresh > STUCK_AFTER && (!sent || (__s32)(end - (__u32)sent) > 0)) {
+		record->came = 1ULL << 32 | end;
+	} else if (too_long(now, record->fresh) && (!sent || (__s32)(end - (__u32)sent) > 0)) {
 		record->socket = SOCKET_STUCK;
 	}
 }
