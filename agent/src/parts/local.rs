@@ -13,7 +13,7 @@ use super::earlier::EarlierDrops;
 use crate::compile::known::LocalPort;
 
 /// Every attachment on this node. Changed by task lifecycles and `network connect`, read by the
-/// reconcile loop.
+/// reconcile loop. No two of its locks are held at once.
 #[derive(Debug, Default)]
 pub(crate) struct LocalPorts {
     ports: Mutex<BTreeMap<EndpointId, LocalPort>>,
