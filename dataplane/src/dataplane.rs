@@ -126,7 +126,7 @@ impl Dataplane {
     /// ([`FlowCache::attach_sink`](weft_fastpath::FlowCache::attach_sink)), and up. Without it,
     /// connections through published ports to replicas of other nodes take no shortcut, as their
     /// answers could not. To be said again each second: false while answers do not come by that device,
-    /// as those of a connection have not for some seconds; a minute later it is tried again.
+    /// as those of a connection have not for some seconds; ten minutes later it is tried again.
     pub fn set_decapsulation(&self, on: bool) -> bool {
         let kernel = self.shared.fast_path.get();
         kernel.is_none_or(|kernel| kernel.set_decapsulation(on, Instant(monotonic_nanos())))

@@ -54,6 +54,14 @@ impl Installer {
         Some(RecordId(u32::from_ne_bytes(*number)))
     }
 
+    /// The same of the entry of what comes from another node.
+    #[must_use]
+    pub fn record_in(&self, key: FlowKey) -> Option<RecordId> {
+        let entry = self.inward.get(&key.to_bytes(), 0).ok()?;
+        let number = entry.first_chunk()?;
+        Some(RecordId(u32::from_ne_bytes(*number)))
+    }
+
     /// Deletes the entry of what leaves; none is success.
     pub fn remove_out(&mut self, key: FlowKey) {
         if let Err(error) = self.out.remove(&key.to_bytes()) {

@@ -3,7 +3,7 @@
 use weft_wire::frame::{TCP, TCP_ACK, TCP_RST, TCP_SYN};
 use weft_wire::reply::segment_end;
 
-use crate::flow::Flow;
+use crate::flow::{Flow, FlowKind};
 use crate::packet::Packet;
 use crate::state::FlowState;
 
@@ -41,6 +41,11 @@ impl Flow {
                 if info.tcp_flags & (TCP_ACK | TCP_RST) == TCP_ACK =>
             {
                 self.replica_ack = read_u32(frame, info.l4 + 8).unwrap_or(0);
+                // The client's own, whatever of it was missed here.
+                let ahead = is_newer(self.replica_ack, self.client_end);
+                if self.client_end != 0 && ahead && !is_near(self.replica_ack, self.client_end) {
+                    self.client_end = self.replica_ack;
+                }
             }
             _ => {}
         }
@@ -52,16 +57,26 @@ impl Flow {
     /// who then must not have the flow stay for ever: what the replica has acknowledged counts as well.
     pub(crate) fn believes_reset(&self, packet: &Packet<'_>) -> bool {
         let end = segment_end(packet.frame, packet.info);
+        // What the kernel carries of the way back says what the replica has acknowledged, and a long
+        // way holds more than that.
+        let near = if self.kind == FlowKind::Return {
+            FAR
+        } else {
+            NEAR
+        };
+        let belongs = |to: u32| distance(end, to) <= near;
         self.client_end == 0
-            || is_near(end, self.client_end)
-            || (self.replica_ack != 0 && is_near(end, self.replica_ack))
+            || belongs(self.client_end)
+            || (self.replica_ack != 0 && belongs(self.replica_ack))
     }
 
     /// True when a reset from the replica may be one that the client believes (RFC 9293 sections
     /// 3.10.7.3 and 3.10.7.4): of its window, and not an answer to a segment of an earlier connection.
     pub(crate) fn may_reset(&self, packet: &Packet<'_>) -> bool {
         let opens = matches!(self.state, FlowState::SynSent | FlowState::SynAnswered);
-        if opens && self.refuses_syn(packet) {
+        let ack = read_u32(packet.frame, packet.info.l4 + 8);
+        // A client that is there anew may open once more what was never closed.
+        if self.refuses_syn(packet) && (opens || ack == Some(self.client_end)) {
             return true;
         }
         if self.state.is_unanswered() {
@@ -93,8 +108,16 @@ fn is_newer(a: u32, b: u32) -> bool {
 /// than all that somebody who guesses would have to try.
 const NEAR: u32 = 4 << 20;
 
-fn is_near(a: u32, b: u32) -> bool {
-    a.wrapping_sub(b).min(b.wrapping_sub(a)) <= NEAR
+/// The same of one whose flight nobody sees.
+const FAR: u32 = 64 << 20;
+
+const fn distance(a: u32, b: u32) -> u32 {
+    let (ahead, back) = (a.wrapping_sub(b), b.wrapping_sub(a));
+    if ahead < back { ahead } else { back }
+}
+
+const fn is_near(a: u32, b: u32) -> bool {
+    distance(a, b) <= NEAR
 }
 
 /// The largest window, in bytes (RFC 7323 section 2.3).
@@ -102,7 +125,7 @@ const WINDOW: u32 = 1 << 30;
 
 /// True when two sequence numbers may be of one window.
 pub(crate) fn is_of_window(a: u32, b: u32) -> bool {
-    a.wrapping_sub(b).min(b.wrapping_sub(a)) <= WINDOW
+    distance(a, b) <= WINDOW
 }
 
 fn read_u32(frame: &[u8], at: usize) -> Option<u32> {

@@ -12,7 +12,6 @@ use weft_sys::netlink::{Netlink, NetlinkError};
 use weft_sys::tap::{Tap, TapConfig};
 
 use super::error::SandboxError;
-use super::port::super_frame_len;
 use super::sysctl;
 use crate::names::{MESH_HOST_IP, MESH_HOST_IP6, MESH_IFNAME, MESH_IP, MESH_IP6};
 
@@ -21,6 +20,11 @@ const MESH_HOST_MAC: Mac = Mac([0x02, 0x42, 169, 254, 77, 1]);
 
 /// Ethernet address that [`MESH_IP`] and [`MESH_IP6`] answer with.
 const MESH_MAC: Mac = Mac([0x02, 0x42, 169, 254, 77, 2]);
+
+/// Largest super-frame on [`MESH_IFNAME`], in bytes: the kernel's own limit. What clients outside send is
+/// as long as that, and where a device takes less, the kernel cuts all of it into single segments. Ports
+/// of sandboxes have a limit of their own, as it makes their senders' frames fit one datagram.
+const SUPER_FRAME_LEN: u32 = 65_536;
 
 /// Makes `weft0` in the calling thread's namespace, or takes up the one that an earlier agent left.
 /// `mtu` is that of the ingress network, in bytes.
@@ -43,7 +47,7 @@ pub(crate) fn open_mesh_tap(mtu: u32) -> Result<Tap, SandboxError> {
     sysctl::set(&format!("net/ipv4/conf/{MESH_IFNAME}/arp_announce"), "2")?;
     let net = Ipv4Net::new_assert(MESH_HOST_IP, 30);
     netlink.add_address(MESH_IFNAME, IpNet::V4(net))?;
-    netlink.set_gso_max_size(MESH_IFNAME, super_frame_len(mtu))?;
+    netlink.set_gso_max_size(MESH_IFNAME, SUPER_FRAME_LEN)?;
     netlink.set_up(MESH_IFNAME, true)?;
     // Fixed, so that the first connection does not wait for an answer.
     netlink.set_neighbour(MESH_IFNAME, MESH_IP.into(), MESH_MAC.0)?;

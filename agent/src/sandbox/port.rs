@@ -310,7 +310,7 @@ fn route_by_source(
 /// Largest super-frame of a sandbox, in bytes: one that leaves in a single segmented datagram. The
 /// kernel's own limit of 65,536 gives one or two segments more, and with them a second send, a
 /// second receive and a second wake-up for each super-frame.
-pub(super) fn super_frame_len(mtu: u32) -> u32 {
+fn super_frame_len(mtu: u32) -> u32 {
     /// Largest UDP payload over IPv4, and Ethernet and VXLAN headers of each segment in it.
     const DATAGRAM: u32 = 65_507;
     const ENCAPSULATION: u32 = 14 + 8;

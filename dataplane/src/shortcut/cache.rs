@@ -26,6 +26,9 @@ pub(crate) trait Entries {
     /// The record in which the entry of what leaves counts, where there is one.
     fn record_of(&self, key: FlowKey) -> Option<RecordId>;
 
+    /// The same of the entry of what comes from another node.
+    fn record_in(&self, key: FlowKey) -> Option<RecordId>;
+
     /// Deletes the entry of what leaves; none is success.
     fn remove_out(&mut self, key: FlowKey);
 
@@ -46,6 +49,10 @@ impl Entries for Installer {
 
     fn record_of(&self, key: FlowKey) -> Option<RecordId> {
         Self::record_of(self, key)
+    }
+
+    fn record_in(&self, key: FlowKey) -> Option<RecordId> {
+        Self::record_in(self, key)
     }
 
     fn remove_out(&mut self, key: FlowKey) {

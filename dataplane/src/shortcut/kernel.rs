@@ -36,7 +36,7 @@ pub enum FastPathError {
 }
 
 /// Answers that did not come by the second port are not waited for there for so long.
-const UNANSWERED: Duration = Duration::from_secs(60);
+const UNANSWERED: Duration = Duration::from_secs(600);
 
 /// By VTEP.
 type Routes = HashMap<Ipv4Addr, UnderlayRoute, RandomState>;
@@ -133,13 +133,17 @@ impl<C: Memory> Kernel<C> {
     }
 
     /// Whether answers to clients outside can come by the second port.
-    pub(super) fn decapsulates(&self) -> bool {
-        self.decapsulates.load(Ordering::SeqCst)
+    pub(super) fn decapsulates(&self, now: Instant) -> bool {
+        self.decapsulates.load(Ordering::SeqCst) && self.is_answered(now)
+    }
+
+    fn is_answered(&self, now: Instant) -> bool {
+        now.0 >= self.unanswered_until.load(Ordering::SeqCst)
     }
 
     /// The device of the second port is there, or is gone. False while answers do not come by it.
     pub(crate) fn set_decapsulation(&self, on: bool, now: Instant) -> bool {
-        let answered = now.0 >= self.unanswered_until.load(Ordering::SeqCst);
+        let answered = self.is_answered(now);
         let on = on && answered;
         if self.decapsulates.swap(on, Ordering::SeqCst) != on {
             self.renew();

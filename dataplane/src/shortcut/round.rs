@@ -249,7 +249,8 @@ impl<E: Entries> Shortcuts<E> {
         self.tell(records, flows, cx, hash);
     }
 
-    /// Before the balancer sees a reset that node `via` has sent on: as [`Self::catch_up`].
+    /// Before the balancer sees the end of a connection that node `via` has sent on: as
+    /// [`Self::catch_up`].
     pub(super) fn catch_up_return(
         &mut self,
         records: &Records,
@@ -257,7 +258,7 @@ impl<E: Entries> Shortcuts<E> {
         cx: &Context<'_>,
         (vni, via, info): (Vni, Mac, &IpInfo),
     ) {
-        if info.tcp_flags & TCP_RST == 0 || !is_plain(info) {
+        if info.tcp_flags & (TCP_RST | TCP_FIN) == 0 || !is_plain(info) {
             return;
         }
         if let Some(answer) = flows.answer_to(via, info) {
@@ -328,8 +329,10 @@ impl<E: Entries> Shortcuts<E> {
             if is_over || !installed.has_devices() {
                 over.push(installed.flow);
             }
-            if Installed::is_unanswered(&record) {
+            // One that was entered a moment ago may be between the two.
+            if Installed::is_unanswered(&record) && now.since(installed.since) >= LOOK {
                 kernel.unanswered(now);
+                over.push(installed.flow);
             }
             if let Some(time) = installed.judge(&record, (installer, records), now) {
                 let answers = installed.receiver.as_ref().map(|receiver| receiver.flow);

@@ -159,7 +159,11 @@ impl<E: Entries> Shortcuts<E> {
             match installed.inward {
                 Some(inward) => {
                     self.installer.remove_out(installed.out);
-                    self.installer.remove_in(inward);
+                    // One client's port towards two nodes may come to one replica: what comes has one
+                    // key then, which is whose it was first.
+                    if self.installer.record_in(inward) == Some(installed.record) {
+                        self.installer.remove_in(inward);
+                    }
                 }
                 // Of a flow that stays on this node the other port's worker may have entered both
                 // directions, too.
@@ -208,6 +212,13 @@ impl<E: Entries> Shortcuts<E> {
         })
     }
 
+    /// Whether what comes from another node has an entry of another flow.
+    fn is_taken(&mut self, flow: u64, inward: Option<FlowKey>) -> bool {
+        let taken = inward.and_then(|inward| self.installer.record_in(inward));
+        let own = self.table.get_mut(flow).map(|known| known.record);
+        taken.is_some() && taken != own
+    }
+
     /// Writes the entries of a flow; false when it cannot have any.
     pub(super) fn install<C: Memory>(
         &mut self,
@@ -237,7 +248,7 @@ impl<E: Entries> Shortcuts<E> {
         {
             return false;
         }
-        let Some((way, from)) = way(basis, due) else {
+        let Some((way, from)) = way(basis, due, now) else {
             return false;
         };
         let largest = match way {
@@ -255,6 +266,9 @@ impl<E: Entries> Shortcuts<E> {
             scope: Scope::In(vni),
             flow: due.back,
         });
+        if due.is(CarriageKind::Return) && self.is_taken(due.hash, inward) {
+            return false;
+        }
         let receiver = self.receiver(snapshot, due, way);
         let ports = (due.port.id, receiver.as_ref().map(|at| at.port.id));
         // Entries of before are found by their own keys.
@@ -344,6 +358,7 @@ impl<E: Entries> Shortcuts<E> {
 fn way<C: Memory>(
     basis: &Basis<'_, C>,
     due: &Due,
+    now: Instant,
 ) -> Option<(Way, Option<(SocketAddrV4, SocketAddrV4)>)> {
     match due.to {
         Destination::Local(port) => {
@@ -361,7 +376,7 @@ fn way<C: Memory>(
         }
         // The answers could not come, or do not.
         Destination::Remote(_)
-            if due.is(CarriageKind::Published) && !basis.kernel.decapsulates() =>
+            if due.is(CarriageKind::Published) && !basis.kernel.decapsulates(now) =>
         {
             None
         }

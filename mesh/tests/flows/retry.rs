@@ -258,3 +258,22 @@ fn a_kept_syn_with_a_partial_checksum_is_sent_on_complete() {
     let seen = info(&syn).five_tuple();
     assert!(refuse(&mut b, seen).is_some());
 }
+
+#[test]
+fn a_refusal_ends_a_connection_that_its_client_has_forgotten() {
+    let mut b = Bench::new(2);
+    let seen = b.open(1);
+    // The client was cut off, and opens anew from its old port; the replica's program has ended.
+    let again = info(&b.forwarded(&port(), to_vip(1, SYN, 3_000_000_000, 0, b""))).five_tuple();
+    assert_eq!(again, seen, "the table knows no better");
+    let refusal = answer(seen, RST | ACK, 0, 3_000_000_001, b"");
+    let returned = b.returned(&port(), refusal);
+    assert_eq!(
+        info(&returned).tcp_flags,
+        RST | ACK,
+        "the client hears of it"
+    );
+    let request = tuple(client(), 1, vip(), 80, 6);
+    let state = b.table.state_of(vni(), request);
+    assert_eq!(state, Some(FlowState::Reset));
+}

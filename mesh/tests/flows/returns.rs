@@ -69,12 +69,12 @@ fn stays(b: &mut Bench, seen: FiveTuple) -> bool {
 fn a_reset_that_only_guesses_the_sequence_number_ends_no_entry() {
     let mut b = Bench::new(1);
     let seen = open(&mut b, 40_000);
-    for seq in [FAR, 101 + (8 << 20), 101_u32.wrapping_sub(8 << 20)] {
+    for seq in [FAR, 101 + (80 << 20), 101_u32.wrapping_sub(80 << 20)] {
         assert_eq!(arrive(&mut b, 40_000, (RST, seq, 0)), seen, "it goes on");
         assert!(stays(&mut b, seen), "{seq}");
     }
-    // The client's own, of data that got lost on the way.
-    arrive(&mut b, 40_000, (RST, 101 + 60_000, 0));
+    // The client's own, of data that got lost on a long way.
+    arrive(&mut b, 40_000, (RST, 101 + (12 << 20), 0));
     assert!(!stays(&mut b, seen));
     // The first packet of all is no reset, which may be one of a connection before all that is known.
     assert_eq!(arrive(&mut b, 40_000, (RST, 101, 0)), seen);

@@ -245,6 +245,11 @@ impl Entries for Writer {
         programs.out.get(&key).map(|entry| entry.record)
     }
 
+    fn record_in(&self, key: FlowKey) -> Option<RecordId> {
+        let programs = self.0.borrow();
+        programs.inward.get(&key).map(|entry| entry.record)
+    }
+
     fn remove_out(&mut self, key: FlowKey) {
         self.0.borrow_mut().out.remove(&key);
     }
