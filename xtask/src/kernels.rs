@@ -212,10 +212,11 @@ fn problem(console: &str, expected: Expected) -> Option<String> {
     (ran.count() != tests.len()).then(|| "a program ran no tests".to_owned())
 }
 
-/// What a guest says of a program: what [`SELF_TEST`] printed, or how another one ended.
+/// What a guest says of a program: what [`SELF_TEST`] printed, or how another one ended. The firmware
+/// leaves what clears the screen in front of the first line.
 fn said<'a>(console: &'a str, name: &str) -> Option<&'a str> {
     console.lines().find_map(|line| {
-        let rest = line.trim().strip_prefix(guest::SAYS)?;
+        let (_, rest) = line.split_once(guest::SAYS)?;
         rest.strip_prefix(name)?.strip_prefix(':').map(str::trim)
     })
 }
@@ -276,6 +277,8 @@ mod tests {
                      test result: ok. 9 passed; 0 failed\r\nweft: streams: 0\r\n\
                      test result: ok. 17 passed; 0 failed\r\nweft: fast_path: 0\r\n";
         assert_eq!(problem(whole, Expected::Ipv4), None);
+        let cleared = format!("\u{1b}c\u{1b}[?7l\u{1b}[2J{whole}");
+        assert_eq!(problem(&cleared, Expected::Ipv4), None);
         for (from, to, expected) in [
             ("weft: self_test", "", "did not come as far"),
             ("kernel, IPv4", "", "says `` in place of `kernel, IPv4`"),
