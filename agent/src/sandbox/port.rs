@@ -11,6 +11,7 @@ use weft_sys::tap::{Tap, TapConfig, TapError};
 
 use super::error::SandboxError;
 use super::{Sandbox, sysctl};
+use crate::names::MESH_IFNAME;
 
 /// What an overlay interface should be.
 #[derive(Debug, Clone)]
@@ -217,7 +218,10 @@ pub(crate) fn set_port_mtu(tap: &Tap, mtu: u32) -> Result<(), SandboxError> {
     let name = tap.name_by_now().map_err(NetlinkError::Socket)?;
     let mut netlink = Netlink::open_in(&netns)?;
     netlink.set_mtu(&name, mtu)?;
-    netlink.set_gso_max_size(&name, super_frame_len(mtu))?;
+    // What clients outside send has the kernel's own length: see `mesh_tap.rs`.
+    if name != MESH_IFNAME {
+        netlink.set_gso_max_size(&name, super_frame_len(mtu))?;
+    }
     Ok(())
 }
 
