@@ -79,9 +79,9 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "auto|on|off")]
     pub(crate) tunnel_offload: Option<String>,
 
-    /// Whether the kernel may carry established TCP flows by itself, once this process has decided
-    /// about them: `auto` where its programs can be loaded and pass their test, or `off`
-    /// [default: auto]
+    /// Whether the kernel may carry established TCP flows and exchanges of UDP by itself, once this
+    /// process has decided about them: `auto` where its programs can be loaded and pass their test, or
+    /// `off` [default: auto]
     #[arg(long, value_name = "auto|off")]
     pub(crate) fast_path: Option<String>,
 
